@@ -1,0 +1,152 @@
+"""Bytes of one object become rows: one file a modality, and what all of them share.
+
+A member writes one method, `decoder`, which loads what it needs and returns a function from a `Media` to its
+`Piece`s. Everything else (columns, errors, time limits, batches of bounded size) happens here, once.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from raycluster.errors import BadMedia
+from raycluster.row import MEDIA, Media, Piece, features_type, row_schema
+from raycluster.stage import Stage, watch
+
+# A batch of pieces is handed on at this many rows or bytes, whichever comes first, so that an hour of video
+# is never in memory at once. 64 rows of 224 x 224 pixels are 10 MB.
+_BATCH_ROWS = 64
+_BATCH_BYTES = 32 << 20
+
+Decoder = Callable[[Media], Iterator[Piece]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(Stage):
+    """Turns objects of one modality into rows. The only family that turns one row into many."""
+
+    # What this decoder measures, by name and Arrow type; a name shared by two decoders has one type.
+    features: ClassVar[dict[str, pa.DataType]] = {}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the columns of `row.MEDIA`."""
+        return tuple(MEDIA.names)
+
+    @property
+    def writes(self) -> pa.Schema:
+        """Return the columns of `row.row_schema()`."""
+        return row_schema()
+
+    @abstractmethod
+    def decoder(self) -> Decoder:
+        """Load what is heavy and return the function that takes one object apart.
+
+        It raises `BadMedia` for an object it cannot use, before or after pieces; any other exception becomes
+        `corrupt`, with its text as message.
+        """
+
+    def open(self) -> Callable[[pa.RecordBatch], Iterator[pa.RecordBatch]]:
+        """Return a generator of row batches; a bad object yields one row that holds only its `error`."""
+        decoder = self.decoder()
+
+        def decode(objects: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+            for media in _media(objects):
+                yield from self._rows(decoder, media)
+
+        return decode
+
+    def _rows(self, decoder: Decoder, media: Media) -> Iterator[pa.RecordBatch]:
+        pieces: list[Piece] = []
+        size = count = 0
+        try:
+            stream = iter(decoder(media))
+            while (piece := self._next(stream)) is not None:
+                pieces.append(piece)
+                count += 1
+                size += _weight(piece)
+                if len(pieces) >= _BATCH_ROWS or size >= _BATCH_BYTES:
+                    yield batch_of(media, pieces)
+                    pieces, size = [], 0
+            if not count:
+                raise BadMedia("empty", f"no {media.modality} content found in it")
+        except Exception as error:  # noqa: BLE001 - routed to quarantine: one bad object never ends a run
+            yield error_batch(media, bad(error))
+            return
+        if pieces:
+            yield batch_of(media, pieces)
+
+    def _next(self, stream: Iterator[Piece]) -> Piece | None:
+        with watch(self.timeout):
+            return next(stream, None)
+
+
+def bad(error: Exception) -> BadMedia:
+    """Return the quarantine verdict for an exception that a decoder raised."""
+    if isinstance(error, BadMedia):
+        return error
+    if isinstance(error, MemoryError):
+        return BadMedia("out_of_memory", "decoding it does not fit in this worker's memory")
+    if isinstance(error, PermissionError | FileNotFoundError):
+        return BadMedia("unreadable", str(error))
+    return BadMedia("corrupt", f"{type(error).__name__}: {error}")
+
+
+def _media(objects: pa.RecordBatch) -> Iterator[Media]:
+    """Iterate over a `row.MEDIA` batch; bytes are views of its buffers, not copies."""
+    contents = objects.column("content")
+    others = [name for name in MEDIA.names if name != "content"]
+    for index, values in enumerate(objects.select(others).to_pylist()):
+        scalar = contents[index]
+        content = memoryview(scalar.as_buffer()) if scalar.is_valid else None
+        yield Media(content=content, **values)
+
+
+def _weight(piece: Piece) -> int:
+    arrays = sum(int(array.nbytes) for array in (piece.pixels, piece.samples) if array is not None)
+    return arrays + len(piece.page or b"") + len(piece.thumbnail or b"")
+
+
+def batch_of(media: Media, pieces: list[Piece]) -> pa.RecordBatch:
+    """Assemble rows (schema `row.row_schema()`) from the pieces of one object."""
+    schema, rows = row_schema(), len(pieces)
+
+    def payload(arrays: list[Any], kind: Any) -> pa.Array:
+        return pa.array(
+            [None if array is None else np.ascontiguousarray(array, kind).data.cast("B") for array in arrays],
+            pa.large_binary(),
+        )
+
+    columns: dict[str, Any] = {
+        "object_id": [media.object_id] * rows,
+        "uri": [media.uri] * rows,
+        "sha256": [media.sha256] * rows,
+        "modality": [piece.modality or media.modality for piece in pieces],
+        "media_type": [media.media_type] * rows,
+        "features": [piece.features or {} for piece in pieces],
+        "pixels": payload([piece.pixels for piece in pieces], np.uint8),
+        "samples": payload([piece.samples for piece in pieces], np.float32),
+        "error": pa.nulls(rows, schema.field("error").type),
+    }
+    for name in ("position", "start_seconds", "end_seconds", "text", "thumbnail", "sample_rate", "page"):
+        columns[name] = [getattr(piece, name) for piece in pieces]
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, schema.field(name).type)
+        for name, column in ((name, columns[name]) for name in schema.names)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def error_batch(media: Media, verdict: BadMedia) -> pa.RecordBatch:
+    """Return one row that says why this object cannot be used."""
+    rows = batch_of(media, [Piece()])
+    error = pa.array([{"code": verdict.code, "message": verdict.message}], rows.schema.field("error").type)
+    return rows.set_column(rows.schema.get_field_index("error"), rows.schema.field("error"), error)
+
+
+__all__ = ["Decode", "Decoder", "bad", "batch_of", "error_batch", "features_type"]

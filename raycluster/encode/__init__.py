@@ -1,0 +1,186 @@
+"""Payloads of rows become columns: one file an encoder, and what all of them share.
+
+A member says which payload it takes (`takes`), which columns it `writes`, and how one batch is computed
+(`encoder`). Selecting rows, sorting by length, splitting into model batches, halving a batch that runs out of
+memory and bisecting one that fails (one bad row never costs its batch) happen here, once.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from raycluster.errors import BadMedia
+from raycluster.row import ERROR
+from raycluster.stage import Stage, watch
+
+
+class Sound(NamedTuple):
+    """A mono window of sound: samples (time,) float32 in [-1, 1], at `rate` Hz."""
+
+    samples: npt.NDArray[np.float32]
+    rate: int
+
+
+# One batch of inputs (str, uint8 pixels (side, side, rgb), Sound, or bytes of a page) -> one sequence of values a
+# written column, each as long as the batch; None leaves that row's column as it was.
+Encoder = Callable[[Sequence[Any]], Mapping[str, Sequence[Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(Stage):
+    """Computes columns from one kind of payload; rows without it keep what they have."""
+
+    takes: ClassVar[Literal["text", "pixels", "samples", "page"]]
+
+    batch: Annotated[int, Field(gt=0)] = 32  # inputs a model call
+    actors: Annotated[int, Field(gt=0)] | None = None  # None: as many as the cluster holds
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the payload's column, and the sample rate with samples."""
+        return (self.takes, "sample_rate") if self.takes == "samples" else (self.takes,)
+
+    @abstractmethod
+    def encoder(self) -> Encoder:
+        """Load weights and return the function that computes one model batch."""
+
+    def weight(self, payload: Any) -> int:
+        """Return how long an input is: batches are filled with inputs of like length, so little is padding."""
+        return len(payload.samples) if isinstance(payload, Sound) else len(payload)
+
+    def open(self) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+        """Return the work on a batch of rows: the same rows, in order, with the written columns filled."""
+        encoder = self.encoder()
+        size = [self.batch]  # shrinks when memory runs out, and stays so: the next batch would not fit either
+
+        def encode(rows: pa.RecordBatch) -> pa.RecordBatch:
+            chosen, inputs = self._inputs(rows)
+            order = sorted(range(len(inputs)), key=lambda index: self.weight(inputs[index]))
+            values: dict[str, dict[int, Any]] = {name: {} for name in self.writes.names}
+            errors: dict[int, BadMedia] = {}
+            start = 0
+            while start < len(order):
+                part = order[start : start + size[0]]
+                start += len(part)
+                self._attempt(encoder, part, inputs, chosen, values, errors, size)
+            return fill(rows, self.writes, values, errors)
+
+        return encode
+
+    def _attempt(
+        self,
+        encoder: Encoder,
+        part: list[int],
+        inputs: list[Any],
+        chosen: list[int],
+        values: dict[str, dict[int, Any]],
+        errors: dict[int, BadMedia],
+        size: list[int],
+    ) -> None:
+        """Encode `part`; on failure try its halves, down to the one row that is to blame."""
+        try:
+            with watch(self.timeout):
+                computed = encoder([inputs[index] for index in part])
+        except Exception as error:  # noqa: BLE001 - one bad row never costs its batch
+            out_of_memory = _is_out_of_memory(error)
+            if len(part) == 1:
+                errors[chosen[part[0]]] = self._verdict(error)
+                return
+            half = len(part) // 2
+            if out_of_memory:
+                size[0] = max(1, min(size[0], half))
+            for piece in (part[:half], part[half:]):
+                self._attempt(encoder, piece, inputs, chosen, values, errors, size)
+            return
+        for name, column in computed.items():
+            for index, value in zip(part, column, strict=True):
+                if value is not None:
+                    values[name][chosen[index]] = value
+
+    def _verdict(self, error: Exception) -> BadMedia:
+        if isinstance(error, BadMedia):
+            return error
+        message = f"{self.name}: {type(error).__name__}: {error}"
+        return BadMedia("out_of_memory" if _is_out_of_memory(error) else "model_error", message)
+
+    def _inputs(self, rows: pa.RecordBatch) -> tuple[list[int], list[Any]]:
+        """Return the indices of the rows that have this payload and no error, and their payloads as arrays."""
+        column = rows.column(self.takes)
+        usable = np.logical_and(column.is_valid().to_numpy(False), rows.column("error").is_null().to_numpy(False))
+        chosen = [int(index) for index in np.flatnonzero(usable)]
+        if self.takes == "text":
+            chosen = [index for index in chosen if column[index].as_py().strip()]
+            return chosen, [column[index].as_py() for index in chosen]
+        buffers = [column[index].as_buffer() for index in chosen]
+        if self.takes == "pixels":
+            return chosen, [_square(buffer) for buffer in buffers]
+        if self.takes == "samples":
+            rates = rows.column("sample_rate")
+            return chosen, [
+                Sound(np.frombuffer(buffer, np.float32), rates[index].as_py())
+                for buffer, index in zip(buffers, chosen, strict=True)
+            ]
+        return chosen, [bytes(buffer) for buffer in buffers]
+
+
+def _square(buffer: pa.Buffer) -> npt.NDArray[np.uint8]:
+    # pixels: (side, side, rgb) uint8
+    side = round((buffer.size / 3) ** 0.5)
+    return np.frombuffer(buffer, np.uint8).reshape(side, side, 3)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError is named, not imported: a worker whose encoders need no torch must not load it.
+    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+
+
+def fill(
+    rows: pa.RecordBatch,
+    schema: pa.Schema,
+    values: Mapping[str, Mapping[int, Any]],
+    errors: Mapping[int, BadMedia],
+) -> pa.RecordBatch:
+    """Return `rows` with new values in the columns of `schema` and new errors; other values stay."""
+    for field in schema:
+        if field.name in rows.schema.names and not values[field.name]:
+            continue
+        rows = _put(rows, field, _column(rows, field, values[field.name]))
+    if errors:
+        verdicts = rows.column("error").to_pylist()
+        for index, verdict in errors.items():
+            verdicts[index] = {"code": verdict.code, "message": verdict.message}
+        rows = _put(rows, pa.field("error", ERROR), pa.array(verdicts, ERROR))
+    return rows
+
+
+def _column(rows: pa.RecordBatch, field: pa.Field, values: Mapping[int, Any]) -> pa.Array:
+    if pa.types.is_fixed_size_list(field.type) and field.name not in rows.schema.names:
+        return vectors(values, rows.num_rows, field.type.list_size)
+    old = rows.column(field.name).to_pylist() if field.name in rows.schema.names else [None] * rows.num_rows
+    for index, value in values.items():
+        old[index] = value
+    return pa.array(old, field.type)
+
+
+def vectors(values: Mapping[int, Any], rows: int, width: int) -> pa.FixedSizeListArray:
+    """Return a column of `rows` vectors of `width` float32, null where `values` has none, without a Python float."""
+    # flat: (rows, width) float32
+    flat = np.zeros((rows, width), np.float32)
+    missing = np.ones(rows, bool)
+    for index, value in values.items():
+        flat[index] = value
+        missing[index] = False
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), width, mask=pa.array(missing))
+
+
+def _put(rows: pa.RecordBatch, field: pa.Field, column: pa.Array) -> pa.RecordBatch:
+    index = rows.schema.get_field_index(field.name)
+    return rows.append_column(field, column) if index < 0 else rows.set_column(index, field, column)

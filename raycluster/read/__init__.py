@@ -1,0 +1,79 @@
+"""A place becomes objects and their bytes: one file a kind of source, and what all of them share.
+
+A member lists references (`objects`, schema `row.OBJECT`) on the driver and gets the bytes of one reference on a
+worker (`get`). Only references travel between them; bytes are read where they are decoded, a few objects ahead.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from raycluster.errors import BadMedia
+from raycluster.row import Media
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """One listed object, as in `row.OBJECT`."""
+
+    uri: str
+    version: str
+    size: int
+    locator: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """Where raw objects lie. Its fields are its YAML keys."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    # Objects fetched ahead of the decoder by each worker: hides the latency of an object store (20-80 ms a get).
+    ahead: ClassVar[int] = 4
+
+    @abstractmethod
+    def objects(self) -> Iterator[pa.RecordBatch]:
+        """List the references, in a stable order, in batches of schema `row.OBJECT`; never all at once in memory.
+
+        Raises:
+            InvalidUse: a path does not exist or the store refuses the listing.
+        """
+
+    @abstractmethod
+    def get(self, reference: Reference) -> Media:
+        """Return one object with its bytes, sha256, modality and media type; large ones as a local file.
+
+        Raises:
+            BadMedia: `unreadable`, `empty`, `too_large` or `unsupported`.
+        """
+
+    @abstractmethod
+    def peek(self, reference: Reference, size: int = 4096) -> bytes:
+        """Return the first bytes of an object, so that a plan can say its modality."""
+
+    def fetch(self, references: list[Reference]) -> Iterator[tuple[Reference, Media | BadMedia]]:
+        """Get objects in order, `ahead` of them being read while the caller works on one."""
+        with ThreadPoolExecutor(self.ahead, thread_name_prefix="raycluster-read") as pool:
+            waiting: deque[tuple[Reference, Future[Media | BadMedia]]] = deque()
+            for reference in references:
+                waiting.append((reference, pool.submit(self._get, reference)))
+                if len(waiting) > self.ahead:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+
+    def _get(self, reference: Reference) -> Media | BadMedia:
+        try:
+            return self.get(reference)
+        except BadMedia as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - routed to quarantine: one unreadable object never ends a run
+            return BadMedia("unreadable", f"{type(error).__name__}: {error}")

@@ -1,0 +1,174 @@
+"""The shape of a stage, and how one is found by its file name.
+
+A stage is a value that *describes* on the driver (its fields are its YAML keys, its docstring its manual) and
+*builds* on the worker: everything heavy happens inside `open()`. Families are open folders: a file in `decode/`,
+`encode/`, `check/` or `read/` is a member (unless it starts with `_`), its name is its YAML name, and listing a
+folder imports nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import pkgutil
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from raycluster.errors import InvalidUse, MissingPackage, NotFound
+from raycluster.units import Resources, Seconds
+
+# The exit status of a worker that gave up on a stage which showed no sign of life: that of timeout(1).
+TIMED_OUT = 124
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(ABC):
+    """One step that turns a batch of rows into a batch of rows."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    needs: Resources = Resources()
+    timeout: Seconds = 60.0
+
+    @property
+    def name(self) -> str:
+        """Return the YAML name: the file's own."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def revision(self) -> str:
+        """Return the model's name and revision, as `name@revision`; empty where no model is involved."""
+        return ""
+
+    @property
+    def digest(self) -> str:
+        """Return 16 hex digits that change when class, fields or model revision do; part of every row's provenance.
+
+        `needs` and `timeout` are left out: where and how long a stage runs does not change what it makes.
+        """
+        fields = dataclasses.asdict(self)
+        for operational in ("needs", "timeout", "actors", "batch"):
+            fields.pop(operational, None)
+        whole = [type(self).__module__, type(self).__qualname__, fields, self.revision]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    @property
+    @abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """Return the columns that it needs."""
+
+    @property
+    @abstractmethod
+    def writes(self) -> pa.Schema:
+        """Return the columns that it adds or fills."""
+
+    @abstractmethod
+    def open(self) -> Callable[[pa.RecordBatch], Any]:
+        """Load what is heavy and return the work itself: pure per batch, safe to retry.
+
+        For one bad row it sets that row's `error` and goes on; it never raises for a row and never drops one.
+        """
+
+
+# One folder, one family. Listing must not import the members.
+FAMILIES = ("read", "decode", "encode", "check")
+
+
+def names(family: str) -> list[str]:
+    """Return the members of a family, by file name, without importing them."""
+    spec = importlib.util.find_spec(f"raycluster.{family}")
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    found = pkgutil.iter_modules(list(spec.submodule_search_locations))
+    return sorted(member.name for member in found if not member.name.startswith("_"))
+
+
+def find(family: str, name: str) -> Any:
+    """Return the stage class called `name` in `family`, or the private one named `package.module:Class`.
+
+    Raises:
+        NotFound: no such file; says the nearest name.
+    """
+    if ":" in name:
+        return _private(name)
+    if name not in names(family):
+        raise unknown(family, name, names(family))
+    module = importlib.import_module(f"raycluster.{family}.{name}")
+    members = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if member.__module__ == module.__name__
+        and getattr(member, "__pydantic_config__", None)
+        and not inspect.isabstract(member)
+    ]
+    if len(members) != 1:
+        raise TypeError(f"raycluster/{family}/{name}.py must define exactly one member, found {members}")
+    return members[0]
+
+
+def _private(name: str) -> Any:
+    module_name, _, class_name = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise InvalidUse(f"{name!r} cannot be imported: {error}", fix="check the module path and PYTHONPATH") from error
+
+
+def unknown(kind: str, name: str, known: list[str]) -> NotFound:
+    """Say that `name` is unknown and which known name is nearest."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return NotFound(f"unknown {kind} {name!r}", fix=hint)
+
+
+def need(module: str, install: str) -> Any:
+    """Import an optional package inside `open()`, or say in one line how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingPackage(f"{module} is not installed ({error})", fix=f"pip install {install}") from error
+
+
+class _Clock:
+    """What this process is busy with, and until when; None while it owes nobody a sign of life."""
+
+    until: float | None = None
+    watcher: threading.Thread | None = None
+
+
+@contextmanager
+def watch(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer than `seconds`.
+
+    C code cannot be interrupted from Python, so a hang ends the process with status TIMED_OUT. The engine then
+    works through the same objects again one by one, each in a process of its own, and only the guilty one is lost.
+    """
+    if _Clock.watcher is None:
+        _Clock.watcher = threading.Thread(target=_patrol, daemon=True, name="raycluster-watch")
+        _Clock.watcher.start()
+    outer, _Clock.until = _Clock.until, time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _Clock.until = outer
+
+
+def _patrol() -> None:
+    while True:
+        time.sleep(0.25)
+        until = _Clock.until
+        if until is not None and time.monotonic() > until:
+            os._exit(TIMED_OUT)

@@ -1,0 +1,75 @@
+"""Text with a unit becomes a number: `10s`, `500ms`, `2GiB`, `16kHz`; and what a stage needs to run.
+
+In YAML a duration or a size without its unit is an error; in Python the same fields are plain numbers in the
+unit that the type's name says.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def _parser(units: dict[str, float] | dict[str, int], example: str) -> BeforeValidator:
+    """Turn text such as `example` into a number of the unit whose factor is 1."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} has no unit: write it like {example} (units: {', '.join(units)})")
+        found = _QUANTITY.fullmatch(value)
+        if not found or found[2] not in units:
+            raise ValueError(f"{value!r} is not a quantity: write it like {example} (units: {', '.join(units)})")
+        return float(found[1]) * units[found[2]]
+
+    return BeforeValidator(parse)
+
+
+def _whole(value: float) -> int:
+    return int(value)
+
+
+def _text_schema(units: dict[str, float] | dict[str, int], example: str) -> WithJsonSchema:
+    pattern = rf"^\s*\d+(\.\d+)?\s*({'|'.join(units)})\s*$"
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+
+
+Seconds = Annotated[float, _parser(_SECONDS, "10s"), _text_schema(_SECONDS, "10s")]
+Bytes = Annotated[int, BeforeValidator(_whole), _parser(_BYTES, "2GiB"), _text_schema(_BYTES, "2GiB")]
+Hertz = Annotated[int, Field(gt=0)]  # DESIGN.md writes `rate: 16000`, as every audio tool does
+NanoUsd = int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one worker of a stage occupies: cores, GPUs (fractions allowed) and memory."""
+
+    cpu: Annotated[float, Field(ge=0)] = 1.0
+    gpu: Annotated[float, Field(ge=0)] = 0.0
+    memory: Bytes = 0
+
+
+def show_bytes(size: float) -> str:
+    """Write a number of bytes for people: `3.4 MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")
+
+
+def show_seconds(seconds: float) -> str:
+    """Write a duration for people: `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
