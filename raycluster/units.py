@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -41,8 +41,10 @@ def _text_schema(units: dict[str, float] | dict[str, int], example: str) -> With
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
 
-Seconds = Annotated[float, _parser(_SECONDS, "10s"), _text_schema(_SECONDS, "10s")]
-Bytes = Annotated[int, BeforeValidator(_whole), _parser(_BYTES, "2GiB"), _text_schema(_BYTES, "2GiB")]
+Seconds = Annotated[float, _parser(_SECONDS, "10s"), PlainSerializer("{:.9g}s".format), _text_schema(_SECONDS, "10s")]
+Bytes = Annotated[
+    int, BeforeValidator(_whole), _parser(_BYTES, "2GiB"), PlainSerializer("{}B".format), _text_schema(_BYTES, "2GiB")
+]
 Hertz = Annotated[int, Field(gt=0)]  # DESIGN.md writes `rate: 16000`, as every audio tool does
 NanoUsd = int
 

@@ -1,0 +1,170 @@
+"""The text of a YAML file becomes plain values that remember where they stood.
+
+Every resource in `declare/` reads its file through here, so that all of them report several mistakes at once, each
+with file, line, column and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from raycluster.errors import InvalidFile, InvalidUse, NotFound, RayclusterError
+
+API_VERSION = "raycluster/v1"
+At = tuple[str | int, ...]  # the path of keys and indices to a value: ("spec", "encode", 0, "use")
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Document:
+    """One YAML document: its plain `value`, where each part stands, and the problems found so far."""
+
+    path: str
+    value: Any
+    marks: dict[At, tuple[int, int]]
+    problems: list[RayclusterError] = field(default_factory=list)
+
+    def where(self, at: At) -> str:
+        """Return `file:line:column` of the value at a path, or of the nearest part that holds it."""
+        while at and at not in self.marks:
+            at = at[:-1]
+        line, column = self.marks.get(at, (1, 1))
+        return f"{self.path}:{line}:{column}"
+
+    def report(self, message: str, at: At, fix: str = "") -> None:
+        """Note a mistake; `finish` raises them all together."""
+        self.problems.append(InvalidUse(message, where=self.where(at), fix=fix))
+
+    def read(self, cls: type[T], value: Any, at: At) -> T | None:
+        """Return `value` as a frozen `cls`, or None after reporting each of its mistakes.
+
+        Checking enters through JSON, because pydantic in strict mode takes mappings for dataclasses only there.
+        """
+        adapter = TypeAdapter(cls)
+        try:
+            text = json.dumps({} if value is None else value)
+            return adapter.validate_json(text, strict=True)
+        except TypeError as error:
+            self.report(f"{error}: quote the value", at)
+        except ValidationError as error:
+            for mistake in error.errors():
+                self._report_pydantic(dict(mistake), adapter.json_schema(), at)
+        return None
+
+    def choose(self, value: Any, known: list[str], at: At) -> str | None:
+        """Return the one key of the mapping `value`, which must be one of `known`."""
+        if not isinstance(value, dict) or len(value) != 1:
+            self.report(f"expected exactly one of {', '.join(known)}", at)
+            return None
+        return str(next(iter(value)))
+
+    def finish(self) -> None:
+        """Raise InvalidFile if any mistake was reported, in the order of the file."""
+        if self.problems:
+            self.problems.sort(key=lambda problem: [int(part) for part in problem.where.split(":")[-2:]])
+            raise InvalidFile(self.problems)
+
+    def _report_pydantic(self, mistake: dict[str, Any], schema: dict[str, Any], at: At) -> None:
+        inside: At = tuple(mistake["loc"])
+        place = at + inside
+        if mistake["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = keys_at(schema, inside[:-1])
+            self.report(f"unknown key {str(inside[-1])!r}", place, fix=nearest(str(inside[-1]), known))
+        elif mistake["type"] in ("missing", "missing_argument"):
+            self.report(f"missing key {str(inside[-1])!r}", place)
+        else:
+            name = ".".join(str(part) for part in inside)
+            message = str(mistake["msg"]).removeprefix("Value error, ")
+            self.report(f"{name}: {message}" if name else message, place)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Say which known name is nearest, or list them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"valid here: {', '.join(sorted(known)) or 'nothing'}"
+
+
+def keys_at(schema: dict[str, Any], at: At) -> list[str]:
+    """Return the valid keys of the object at a path of a JSON Schema."""
+    node, definitions = schema, schema.get("$defs", {})
+    for part in at:
+        node = _resolve(node, definitions)
+        node = node.get("properties", {}).get(part) or node.get("items") or {}
+    return list(_resolve(node, definitions).get("properties", {}))
+
+
+def _resolve(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    for option in node.get("anyOf", []):  # `X | None`: the object of the two
+        if "$ref" in option or "properties" in option or "items" in option:
+            node = option
+    if "$ref" in node:
+        return dict(definitions[node["$ref"].rpartition("/")[2]])
+    return node
+
+
+def load(path: str | Path) -> Document:
+    """Read one YAML file.
+
+    Raises:
+        NotFound: no such file.
+        InvalidFile: not YAML, a key twice, or not a mapping.
+    """
+    name = str(path)
+    try:
+        text = Path(path).read_text("utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {name}", fix="give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidUse(f"{name} cannot be read: {error}") from error
+    return parse(text, name)
+
+
+def parse(text: str, name: str = "<text>") -> Document:
+    """Turn YAML text into a document; `name` is what its mistakes are reported under."""
+    document = Document(path=name, value=None, marks={})
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        document.value = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        if mark is not None:
+            document.marks[()] = (mark.line + 1, mark.column + 1)
+        document.report(f"not YAML: {error.problem or error.context}", ())
+        document.finish()
+    except yaml.YAMLError as error:
+        document.report(f"not YAML: {error}", ())
+        document.finish()
+    _mark(document, node, ())
+    if not isinstance(document.value, dict):
+        document.report("expected a mapping with apiVersion, kind, metadata and spec", ())
+    document.finish()
+    return document
+
+
+def _mark(document: Document, node: Any, at: At) -> None:
+    """Note where every key and list member stands, and keys that stand twice."""
+    document.marks.setdefault(at, (node.start_mark.line + 1, node.start_mark.column + 1) if node else (1, 1))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = (*at, key.value)
+            mark = (key.start_mark.line + 1, key.start_mark.column + 1)
+            if place in document.marks:
+                document.problems.append(
+                    InvalidUse(
+                        f"key {key.value!r} stands twice",
+                        where=f"{document.path}:{mark[0]}:{mark[1]}",
+                        fix=f"the first is at {document.where(place)}",
+                    )
+                )
+            document.marks[place] = mark
+            _mark(document, value, place)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, member in enumerate(node.value):
+            _mark(document, member, (*at, index))
