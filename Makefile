@@ -1,0 +1,41 @@
+# The four doors: the same by hand and in CI. Each target sets up what it needs, and may be run twice, in any order.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CORPUS := corpus/SOURCES.md
+
+.PHONY: help setup demo test check bench clean
+help:
+	@echo "make demo    set up, fetch the sample corpus, run it end to end, search it"
+	@echo "make test    set up and run the tests"
+	@echo "make check   ruff, format, mypy --strict"
+	@echo "make bench   the benchmarks (minutes each)"
+
+$(READY): pyproject.toml requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: install Python 3.11 (apt-get install python3 python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, $$($(PYTHON) --version) found: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV) (about 7 GB, mostly torch's CUDA libraries)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: $(READY)
+
+demo: $(READY)
+	@$(BIN)/raycluster demo
+
+test: $(READY)
+	@$(BIN)/python -m pytest -q
+
+check: $(READY)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(READY)
+	@for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) corpus .raycluster

@@ -1,0 +1,1 @@
+"""A plan becomes a run: the only folder that imports ray.data."""

@@ -1,0 +1,83 @@
+"""An address becomes a connected Ray cluster, described as the plan needs it.
+
+With no address and no cluster in sight, Ray starts on this machine: the embedded default.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+from raycluster.errors import RayclusterError
+from raycluster.plan import Cluster
+from raycluster.units import Resources
+
+
+class NoCluster(RayclusterError):
+    """Ray cannot be reached or started."""
+
+    code, status, retryable = "no_cluster", 503, True
+
+
+def here() -> Cluster:
+    """Describe this machine, without starting Ray: what a plan assumes when there is no cluster."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Cluster(nodes=(Resources(cpu=len(os.sched_getaffinity(0)), gpu=_local_gpus(), memory=memory),))
+
+
+def _local_gpus() -> float:
+    try:
+        from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+        return float(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
+    except Exception:  # noqa: BLE001 - no driver, no NVML: no GPU
+        return 0.0
+
+
+def connect(address: str | None = None) -> Cluster:
+    """Join the cluster at `address` (or RAY_ADDRESS), or start one on this machine; describe its nodes.
+
+    Raises:
+        NoCluster: nothing answers there.
+    """
+    import ray
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if not ray.is_initialized():
+        options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+        if not address:
+            options |= {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            fix = "start it with `ray up cluster.yaml`, or leave --address out to run on this machine"
+            raise NoCluster(f"no Ray cluster at {address}: {error}", fix=fix) from error
+    quieten()
+    return describe()
+
+
+def describe() -> Cluster:
+    """Describe the nodes of the connected cluster."""
+    import ray
+
+    alive = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in alive if node["Alive"]]
+    return Cluster(
+        nodes=tuple(
+            Resources(cpu=node.get("CPU", 0.0), gpu=node.get("GPU", 0.0), memory=int(node.get("memory", 0)))
+            for node in nodes
+        )
+    )
+
+
+def quieten() -> None:
+    """Leave the terminal to this program: Ray Data's own progress bars and notices go to its log files only."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)

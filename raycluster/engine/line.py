@@ -1,0 +1,225 @@
+"""References or rows become worked rows: the stages of one pool, in one process.
+
+Comes after `plan.py` made the pools; `worker.py` runs a line in an actor, `sandbox.py` in a process that may die.
+Stages are opened when the first row wants them: a corpus without video never loads a video decoder.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from raycluster.declare.workload import Workload
+from raycluster.decode import Decode, error_batch
+from raycluster.engine.progress import Reporter
+from raycluster.errors import BadMedia
+from raycluster.plan import Pool
+from raycluster.read import Reference
+from raycluster.row import MEDIA, PAYLOAD, Media
+
+# An object's rows wait for its last one in memory up to this size, beyond it in a temporary file: an hour of video
+# at one 224-pixel frame a second is 540 MB.
+_HELD_BYTES = 64 << 20
+
+# Encoders get rows in batches of this many rows or bytes: enough to fill model batches of one length, little memory.
+_GATHER_ROWS = 512
+_GATHER_BYTES = 64 << 20
+
+# Columns that only the engine knows: how many rows the object has, and which stage set `error`.
+_PIECES = pa.field("pieces", pa.int32())
+_STAGE = pa.field("stage", pa.string())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every worker of a run is told, once."""
+
+    workload: Workload
+    pools: tuple[Pool, ...]
+    run_id: str
+    sink: Any  # lake.table.Sink: where and how rows are written
+
+
+class Line:
+    """The stages of one pool; the first pool's also read and decode."""
+
+    def __init__(self, job: Job, pool: int, reporter: Reporter | None = None) -> None:
+        self.source = job.workload.source
+        self.decoders = {stage.name: stage for stage in job.workload.decode}
+        self.stages = [stage for stage in job.pools[pool].stages if not isinstance(stage, Decode)]
+        self.first = pool == 0
+        self.reporter = reporter or Reporter(None)
+        self._opened: dict[int, Callable[[pa.RecordBatch], Any]] = {}
+
+    def run(self, unit: pa.Table) -> Iterator[pa.RecordBatch]:
+        """Work through references (first pool) or rows (later pools)."""
+        batches = self._rows(unit) if self.first else iter(unit.to_batches())
+        return map(self._work, gather(batches))
+
+    def blank(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return rows as `run` would, but with nothing computed: for rows that could not be worked on."""
+        for stage in self.stages:
+            rows = _with_columns(rows, stage)
+        return rows
+
+    def _open(self, stage: Any) -> Callable[[pa.RecordBatch], Any]:
+        if id(stage) not in self._opened:
+            self._opened[id(stage)] = stage.open()
+        return self._opened[id(stage)]
+
+    def _rows(self, unit: pa.Table) -> Iterator[pa.RecordBatch]:
+        """Read and decode objects; each object's rows come together or not at all."""
+        references = [
+            Reference(uri=one["uri"], version=one["version"], size=one["size"], locator=one["locator"])
+            for one in unit.to_pylist()
+        ]
+        identities = unit["object_id"].to_pylist()
+        for (reference, media), identity in zip(self.source.fetch(references), identities, strict=True):
+            if isinstance(media, BadMedia):
+                yield failed(reference, identity, media, "read")
+                continue
+            self.reporter.read_bytes += reference.size
+            decoder = self.decoders.get(media.modality)
+            if decoder is None:
+                verdict = BadMedia("unsupported", _not_asked_for(media, self.decoders))
+                yield failed(reference, identity, verdict, "read", media=media)
+                continue
+            yield from whole(self._timed(decoder.name, self._open(decoder)(_as_batch(media))), decoder.name)
+
+    def _timed(self, name: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        started = time.perf_counter()
+        for batch in batches:
+            self.reporter.add(name, batch.num_rows, time.perf_counter() - started)
+            yield batch
+            started = time.perf_counter()
+
+    def _work(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        for stage in self.stages:
+            if not self._has_work(stage, rows):
+                rows = _with_columns(rows, stage)
+                continue
+            started = time.perf_counter()
+            rows = _note_stage(rows, self._open(stage)(rows), stage.name)
+            done = rows.num_rows - rows.column(stage.reads[0]).null_count
+            self.reporter.add(stage.name, done, time.perf_counter() - started)
+        return rows
+
+    def _has_work(self, stage: Any, rows: pa.RecordBatch) -> bool:
+        column = rows.column(stage.reads[0]) if stage.reads[0] in rows.schema.names else None
+        return column is not None and column.null_count < rows.num_rows
+
+
+def _with_columns(rows: pa.RecordBatch, stage: Any) -> pa.RecordBatch:
+    """Return rows with every column that a stage writes, null where it is not there yet."""
+    for field in stage.writes:
+        if field.name not in rows.schema.names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows
+
+
+def _as_batch(media: Media) -> pa.RecordBatch:
+    """Return one object as a batch of schema `row.MEDIA`, its bytes referenced, not copied."""
+    content = pa.nulls(1, pa.large_binary())
+    if media.content is not None:
+        offsets = pa.py_buffer(np.array([0, len(media.content)], np.int64))
+        content = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(media.content)])
+    arrays = [
+        content if name == "content" else pa.array([getattr(media, name)], MEDIA.field(name).type)
+        for name in MEDIA.names
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=MEDIA)
+
+
+def _not_asked_for(media: Media, decoders: dict[str, Any]) -> str:
+    asked = ", ".join(decoders)
+    return f"{media.media_type} is {media.modality}, and this workload decodes only {asked}: add it or exclude the file"
+
+
+def failed(
+    reference: Reference, identity: str, verdict: BadMedia, stage: str, *, media: Media | None = None
+) -> pa.RecordBatch:
+    """Return the one row of an object that could not be read."""
+    media = media or Media(object_id=identity, uri=reference.uri, sha256="", modality="", media_type="")
+    return _sign(error_batch(media, verdict), pieces=1, stage=stage)
+
+
+def _sign(rows: pa.RecordBatch, *, pieces: int, stage: str | None) -> pa.RecordBatch:
+    rows = rows.append_column(_PIECES, pa.array([pieces] * rows.num_rows, _PIECES.type))
+    return rows.append_column(_STAGE, pa.array([stage] * rows.num_rows, _STAGE.type))
+
+
+def _note_stage(before: pa.RecordBatch, after: pa.RecordBatch, name: str) -> pa.RecordBatch:
+    """Write the stage's name beside every error that it set."""
+    new = np.logical_and(
+        before.column("error").is_null().to_numpy(False), after.column("error").is_valid().to_numpy(False)
+    )
+    if not new.any():
+        return after
+    stages = after.column("stage").to_pylist()
+    for index in np.flatnonzero(new):
+        stages[index] = name
+    return after.set_column(after.schema.get_field_index("stage"), _STAGE, pa.array(stages, _STAGE.type))
+
+
+def whole(batches: Iterator[pa.RecordBatch], stage: str) -> Iterator[pa.RecordBatch]:
+    """Hand on one object's rows once the last of them is decoded; if one is an error, only the error.
+
+    An object is never half in the dataset, so a video that proves truncated after an hour must leave nothing.
+    """
+    held: list[pa.RecordBatch] = []
+    size = rows = 0
+    with tempfile.TemporaryFile(prefix="raycluster-") as spill:
+        for batch in batches:
+            if batch.column("error").null_count < batch.num_rows:
+                yield _sign(batch, pieces=1, stage=stage)
+                return
+            held.append(batch)
+            rows += batch.num_rows
+            size += batch.nbytes
+            if size > _HELD_BYTES:
+                _spill(spill, held)
+                held, size = [], 0
+        for batch in (*_spilled(spill), *held):
+            yield _sign(batch, pieces=rows, stage=None)
+
+
+def _spill(spill: IO[bytes], batches: list[pa.RecordBatch]) -> None:
+    with pa.ipc.new_stream(spill, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _spilled(spill: IO[bytes]) -> Iterator[pa.RecordBatch]:
+    end = spill.tell()
+    spill.seek(0)
+    while spill.tell() < end:
+        yield from pa.ipc.open_stream(spill)
+
+
+def gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Join small batches and cut large ones, so that encoders get enough rows at once, and never too many bytes."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if rows >= _GATHER_ROWS or size >= _GATHER_BYTES:
+            yield pa.concat_batches(held)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.concat_batches(held)
+
+
+def drop_payload(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows without what only stages need."""
+    return rows.drop_columns([name for name in PAYLOAD.names if name != "error" and name in rows.schema.names])
+
+
+__all__ = ["Job", "Line", "drop_payload", "failed", "gather", "whole"]

@@ -1,0 +1,75 @@
+"""What workers report becomes one picture of a run, for people and for retries; never for the books.
+
+Sums that must hold come with the rows themselves (`tally.py`). This actor may die without harm to them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+# A worker speaks at most once in this time, so that 2,000 workers stay under 2,000 messages a second.
+_EVERY_SECONDS = 1.0
+
+
+@dataclass(kw_only=True)
+class Pace:
+    """How far one stage has come."""
+
+    rows: int = 0
+    seconds: float = 0.0  # spent in it, added up over all workers
+
+
+class Progress:
+    """The actor: counts starts of work units and adds up what stages did."""
+
+    def __init__(self) -> None:
+        self.starts: Counter[str] = Counter()
+        self.stages: dict[str, Pace] = {}
+        self.read_bytes = 0
+
+    def started(self, unit: str) -> int:
+        """Note that a unit of work is begun; return how often it was begun before."""
+        self.starts[unit] += 1
+        return self.starts[unit] - 1
+
+    def finished(self, unit: str) -> None:
+        """Forget a unit that is done."""
+        self.starts.pop(unit, None)
+
+    def report(self, stages: dict[str, tuple[int, float]], read_bytes: int) -> None:
+        """Add what one worker did since it last spoke."""
+        self.read_bytes += read_bytes
+        for name, (rows, seconds) in stages.items():
+            pace = self.stages.setdefault(name, Pace())
+            pace.rows += rows
+            pace.seconds += seconds
+
+    def snapshot(self) -> tuple[dict[str, Pace], int]:
+        """Return the stages' paces and the bytes read so far."""
+        return self.stages, self.read_bytes
+
+
+class Reporter:
+    """A worker's side: collects, and speaks to the actor now and then without waiting for it."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self.stages: dict[str, tuple[int, float]] = {}
+        self.read_bytes = 0
+        self.spoke = time.monotonic()
+
+    def add(self, stage: str, rows: int, seconds: float) -> None:
+        """Count rows that a stage made and the time it took."""
+        before = self.stages.get(stage, (0, 0.0))
+        self.stages[stage] = (before[0] + rows, before[1] + seconds)
+        if time.monotonic() - self.spoke > _EVERY_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell the actor what has gathered."""
+        if self.actor is not None and (self.stages or self.read_bytes):
+            self.actor.report.remote(self.stages, self.read_bytes)
+        self.stages, self.read_bytes, self.spoke = {}, 0, time.monotonic()

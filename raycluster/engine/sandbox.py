@@ -1,0 +1,92 @@
+"""One unit of work becomes worked rows in a process that may die: a crash or a hang costs that unit only.
+
+A worker comes here for units that it, or its dead predecessor, began before and never finished. Everything else runs
+in the worker itself, so that good media pay nothing for bad ones.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from raycluster.encode import fill
+from raycluster.engine.line import Job, Line, failed
+from raycluster.errors import BadMedia
+from raycluster.read import Reference
+from raycluster.row import ERROR
+from raycluster.stage import TIMED_OUT
+
+_lines: dict[int, Line] = {}  # in the child: its line, opened once
+
+
+class Sandbox:
+    """A child process that works through the units of one pool, one at a time, and is replaced when it dies."""
+
+    def __init__(self, job: Job, pool: int) -> None:
+        self.job = job
+        self.pool = pool
+        self._children: Any = None
+
+    def run(self, units: pa.Table) -> Iterator[pa.RecordBatch]:
+        """Yield the worked rows of every unit (a row of `units`: a reference, or a row of an earlier pool)."""
+        from pebble import ProcessExpired, ProcessPool
+
+        if self._children is None:
+            # spawn: a fork of a process that holds threads, locks and a CUDA context is not safe to run in
+            context = multiprocessing.get_context("spawn")
+            self._children = ProcessPool(max_workers=1, context=context)
+        for index in range(units.num_rows):
+            unit = units.slice(index, 1)
+            try:
+                future = self._children.schedule(_work, args=(self.job, self.pool, _pack(unit.to_batches())))
+                yield from _unpack(future.result())
+            except ProcessExpired as error:
+                yield self._casualty(unit, _verdict(error.exitcode))
+
+    def close(self) -> None:
+        """End the child."""
+        if self._children is not None:
+            self._children.stop()
+            self._children.join()
+
+    def _casualty(self, unit: pa.Table, verdict: BadMedia) -> pa.RecordBatch:
+        line = Line(self.job, self.pool)
+        if self.pool == 0:
+            one = unit.to_pylist()[0]
+            reference = Reference(uri=one["uri"], version=one["version"], size=one["size"], locator=one["locator"])
+            return line.blank(failed(reference, one["object_id"], verdict, "decode"))
+        (rows,) = unit.combine_chunks().to_batches()
+        return line.blank(fill(rows, pa.schema([("error", ERROR)]), {"error": {}}, {0: verdict}))
+
+
+def _work(job: Job, pool: int, unit: bytes) -> bytes:
+    """Work through one unit, in the child."""
+    if pool not in _lines:
+        _lines[pool] = Line(job, pool)
+    return _pack(list(_lines[pool].run(pa.Table.from_batches(_unpack(unit)))))
+
+
+def _verdict(status: int) -> BadMedia:
+    """Say what an exit status of the child means; a negative one is the signal that ended it."""
+    if status == TIMED_OUT:
+        return BadMedia("timeout", "a stage gave no sign of life within its `timeout` on this object")
+    if status == -signal.SIGKILL:
+        return BadMedia("out_of_memory", "the process that worked on it was killed, most likely for its memory")
+    name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    return BadMedia("corrupt", f"the process that worked on it crashed ({name})")
+
+
+def _pack(batches: list[pa.RecordBatch]) -> bytes:
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return bytes(stream.getvalue())
+
+
+def _unpack(packed: bytes) -> list[pa.RecordBatch]:
+    return list(pa.ipc.open_stream(packed))

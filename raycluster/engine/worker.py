@@ -1,0 +1,57 @@
+"""A unit of work goes in, a message about its fragments comes out: the actor of one pool.
+
+Rows of the last pool are written where they were made: what travels back is the fragments' metadata and the sums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from raycluster.engine.line import Job, Line, drop_payload
+from raycluster.engine.outlet import Outlet
+from raycluster.engine.progress import Reporter
+from raycluster.engine.sandbox import Sandbox
+
+
+class Worker:
+    """Works through units: shards of references in the first pool, blocks of rows in later ones."""
+
+    def __init__(self, job: Job, pool: int, progress: Any) -> None:
+        self.job = job
+        self.pool = pool
+        self.is_last = pool == len(job.pools) - 1
+        self.progress = progress
+        self.reporter = Reporter(progress)
+        self.line = Line(job, pool, self.reporter)
+        self.sandbox = Sandbox(job, pool)
+
+    def __call__(self, unit: pa.Table) -> Iterator[pa.Table]:
+        """Yield worked rows, or in the last pool one message."""
+        name = self._name(unit)
+        # A unit that was begun before and not finished killed its process: look for the guilty object in a sandbox.
+        rows = self.sandbox.run(unit) if self._started(name) else self.line.run(unit)
+        if self.is_last:
+            outlet = Outlet(self.job)
+            fragments = self.job.sink.write(outlet.good(map(drop_payload, rows)))
+            yield outlet.message(fragments)
+        else:
+            # One table, once all is done: were some rows already taken when this process dies, the second attempt,
+            # which cuts them differently, could double or lose some.
+            yield pa.Table.from_batches(list(rows))
+        self.progress.finished.remote(name)
+        self.reporter.flush()
+
+    def _name(self, unit: pa.Table) -> str:
+        position = unit["position"][0].as_py() if "position" in unit.column_names else 0
+        return f"{self.pool}:{unit['object_id'][0].as_py()}:{position}"
+
+    def _started(self, name: str) -> int:
+        import ray
+
+        with contextlib.suppress(ray.exceptions.RayError):  # its own node may have died; then nothing is known
+            return int(ray.get(self.progress.started.remote(name)))
+        return 0
