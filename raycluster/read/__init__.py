@@ -35,6 +35,9 @@ class Source(ABC):
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    # Whether neighbours in the listing are best read together, as the rows of a table are.
+    sequential: ClassVar[bool] = False
+
     # Objects fetched ahead of the decoder by each worker: hides the latency of an object store (20-80 ms a get).
     ahead: ClassVar[int] = 4
 
