@@ -187,11 +187,21 @@ def place(workload: Workload, cluster: Cluster) -> tuple[tuple[Pool, ...], list[
         else:
             last.append(stage)
     problems: list[str] = []
-    cpu_pools = sum(1 for group in groups if not _join(group).gpu)
-    pools = tuple(_pool(group, cluster, cpu_pools, problems) for group in groups)
+    fixed = {index: size for index, group in enumerate(groups) if (size := _fixed_size(group, cluster, problems))}
+    taken = sum(size * _join(groups[index]).cpu for index, size in fixed.items())
+    share = max(0.0, cluster.cpu - taken) / max(1, len(groups) - len(fixed))  # CPUs for each pool that adapts
+    pools = tuple(
+        Pool(
+            stages=tuple(group),
+            needs=(needs := _join(group)),
+            actors=fixed.get(index) or max(1, min(_room(needs, cluster), floor(share / max(needs.cpu, 0.01) + 1e-9))),
+        )
+        for index, group in enumerate(groups)
+    )
     asked = sum(pool.actors * pool.needs.cpu for pool in pools)
     if asked > cluster.cpu and not problems:
-        problems.append(f"the pools ask for {asked:g} CPUs, the cluster has {cluster.cpu:g}")
+        names = ", ".join(f"{pool.name} {pool.actors} x {pool.needs.cpu:g}" for pool in pools)
+        problems.append(f"the pools ask for {asked:g} CPUs ({names}), the cluster has {cluster.cpu:g}")
     return pools, problems
 
 
@@ -208,17 +218,24 @@ def _join(group: list[Any]) -> Resources:
     )
 
 
-def _pool(group: list[Any], cluster: Cluster, cpu_pools: int, problems: list[str]) -> Pool:
-    needs = _join(group)
-    fit = sum(_fit(needs, node) for node in cluster.nodes)
+def _fixed_size(group: list[Any], cluster: Cluster, problems: list[str]) -> int | None:
+    """Return the actors of a pool whose size does not depend on the others, and note why it cannot be placed.
+
+    A GPU pool takes all the GPUs there are, a pool with `actors` what it says; the rest share the CPUs left over.
+    """
+    needs, room = _join(group), _room(_join(group), cluster)
     wanted = max((stage.actors for stage in group if getattr(stage, "actors", None)), default=None)
     names = "+".join(stage.name for stage in group)
-    if fit == 0:
+    if room == 0:
         problems.append(f"{names} needs {_show(needs)} a worker: no node of this cluster has that ({_nodes(cluster)})")
-    elif wanted is not None and wanted > fit:
-        problems.append(f"{names} wants {wanted} actors of {_show(needs)}: only {fit} fit ({_nodes(cluster)})")
-    share = fit if needs.gpu else floor(fit / cpu_pools)
-    return Pool(stages=tuple(group), needs=needs, actors=wanted or max(1, share))
+    elif wanted is not None and wanted > room:
+        problems.append(f"{names} wants {wanted} actors of {_show(needs)}: only {room} fit ({_nodes(cluster)})")
+    return wanted or (room if needs.gpu else None)
+
+
+def _room(needs: Resources, cluster: Cluster) -> int:
+    """Return how many workers the nodes hold."""
+    return sum(_fit(needs, node) for node in cluster.nodes)
 
 
 def _fit(needs: Resources, node: Resources) -> int:
