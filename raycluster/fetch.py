@@ -19,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +88,20 @@ def fetch(package: Package, *, cache: Path | None = None) -> Path:
         FetchFailed: the download failed, or the archive's sha256 is not the pinned one; nothing is left behind.
     """
     folder = _folder(package, cache_folder(cache))
+    return keep(folder, lambda made: _fill(package, made, folder.parent))
+
+
+def keep(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return `folder`, made once: `make` fills an empty one, which takes its name only when it is complete."""
     if folder.is_dir():
         return folder
     with lock(folder):
-        if not folder.is_dir():  # another process may have fetched it while this one waited
-            _LOG.info("fetching %s (%s)", package.pin, package.client)
-            with building(folder) as made:
-                _fill(package, made, folder.parent)
+        if not folder.is_dir():  # another process may have made it while this one waited
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
+                made = Path(scratch) / "made"
+                made.mkdir()
+                make(made)
+                made.rename(folder)
     return folder
 
 
@@ -113,18 +120,9 @@ def lock(target: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def building(target: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes `target` at once when the block succeeds, and vanishes when it fails."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-", ignore_cleanup_errors=True) as scratch:
-        made = Path(scratch) / "made"
-        made.mkdir()
-        yield made
-        made.rename(target)
-
-
 def _fill(package: Package, made: Path, beside: Path) -> None:
     """Download, check and extract `package` into the empty folder `made`."""
+    _LOG.info("fetching %s (%s)", package.pin, package.client)
     with tempfile.TemporaryDirectory(dir=beside, prefix=".download-") as scratch:
         download = {"pypi": _pypi, "npm": _npm, "apt": _apt}[package.client]
         download(package, Path(scratch))

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from raycluster.errors import BadMedia
+from raycluster.fetch import Package
 from raycluster.row import ERROR
 from raycluster.stage import Stage, watch
 
@@ -40,6 +41,9 @@ class Encode(Stage):
 
     takes: ClassVar[Literal["text", "pixels", "samples", "page"]]
 
+    # Every package of weights that a member may use; `packages` are those that this one does.
+    weights: ClassVar[tuple[Package, ...]] = ()
+
     batch: Annotated[int, Field(gt=0)] = 32  # inputs a model call
     actors: Annotated[int, Field(gt=0)] | None = None  # None: as many as the cluster holds
 
@@ -48,9 +52,23 @@ class Encode(Stage):
         """Return the payload's column, and the sample rate with samples."""
         return (self.takes, "sample_rate") if self.takes == "samples" else (self.takes,)
 
+    @property
+    def packages(self) -> tuple[Package, ...]:
+        """Return the packages of weights that this encoder loads."""
+        return self.weights
+
+    @property
+    def revision(self) -> str:
+        """Return the pins of its packaged weights."""
+        return " ".join(package.pin for package in self.packages)
+
     @abstractmethod
     def encoder(self) -> Encoder:
         """Load weights and return the function that computes one model batch."""
+
+    def text_encoder(self) -> Encoder | None:
+        """Return the function that puts query texts into this encoder's own columns; None without such a tower."""
+        return None
 
     def weight(self, payload: Any) -> int:
         """Return how long an input is: batches are filled with inputs of like length, so little is padding."""

@@ -1,0 +1,53 @@
+"""Where and in which precision a torch model runs on this worker, for every encoder that is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+    from raycluster.encode import Sound
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def device() -> torch.device:
+    """Return the GPU that this worker was given (Ray hides the others), else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Return the torch dtype; `auto` is bfloat16 where the hardware computes in it, else float32.
+
+    Measured with MiniLM on a core with AVX512-BF16: 1.6 to 2.2 times as fast, cosine to float32 over 0.9999. Without
+    such instructions bfloat16 is emulated, and slower than float32.
+    """
+    import torch
+
+    if precision != "auto":
+        found: torch.dtype = getattr(torch, precision)
+        return found
+    if device().type == "cuda":
+        # Before Ampere (compute capability 8) bfloat16 is emulated, float16 is not.
+        return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+def resample(sound: Sound, rate: int) -> npt.NDArray[np.float32]:
+    """Return the samples of a sound at `rate` Hz."""
+    if sound.rate == rate:
+        return sound.samples
+    import torch
+    from torchaudio import functional
+
+    # samples: (time,) float32; a copy, because a buffer of Arrow is read-only and torch wants to write
+    samples = torch.from_numpy(np.array(sound.samples))
+    resampled: npt.NDArray[np.float32] = functional.resample(samples, sound.rate, rate).numpy()
+    return resampled
