@@ -1,0 +1,118 @@
+"""Declared indexes become built ones, kept up to date; a column too short for one stays flat, and says so.
+
+Two more that nobody declares: BTREE on `id` (one row by its key) and on `object_id` (what a commit replaces).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+from lance.commit import CommitConflictError
+
+from raycluster.declare.workload import Index
+from raycluster.errors import CommitConflict, InvalidUse
+from raycluster.lake import store
+from raycluster.lake.table import Table, require_column
+
+_ALWAYS = (Index(column="id", kind="btree"), Index(column="object_id", kind="btree"))
+_VECTOR_KINDS = {
+    "ivf_rq": "IVF_RQ",
+    "ivf_sq": "IVF_SQ",
+    "ivf_pq": "IVF_PQ",
+    "ivf_hnsw_sq": "IVF_HNSW_SQ",
+    "ivf_flat": "IVF_FLAT",
+}
+_SCALAR_KINDS = {"fts": "INVERTED", "btree": "BTREE", "bitmap": "BITMAP"}
+
+# Below this many vectors an exact scan takes about a millisecond, and 8-bit quantisers have too little to learn from.
+_FEWEST_VECTORS = 256
+# Vectors a partition: 100,000 vectors of 384 dimensions gave recall@10 .970 at 3 ms with 32 of about 100 probed.
+_PARTITION_VECTORS = 1000
+_MOST_PARTITIONS = 8192
+_ATTEMPTS = 8
+
+State = Literal["built", "updated", "current", "flat"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexed:
+    """What became of one declared index."""
+
+    column: str
+    kind: str
+    state: State
+    rows: int  # covered
+    reason: str = ""
+
+
+def build(table: Table, declared: Sequence[Index]) -> list[Indexed]:
+    """Create each index or bring it up to date with the latest version.
+
+    Raises:
+        InvalidUse: an index names a column that is not there, or that its kind cannot index.
+        CommitConflict: others committed first, every time.
+    """
+    dataset = table.open()
+    for one in declared:
+        _require_indexable(dataset, one)
+    return [_build(table, one) for one in dict.fromkeys((*declared, *_ALWAYS))]
+
+
+def _require_indexable(dataset: Any, index: Index) -> None:
+    kind = require_column(dataset, index.column, "sink.index").type
+    is_vector = pa.types.is_fixed_size_list(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    wants_vector = index.kind in _VECTOR_KINDS
+    if is_vector != wants_vector or (index.kind == "fts" and not is_text):
+        wanted = "a vector" if wants_vector else "text" if index.kind == "fts" else "a scalar"
+        raise InvalidUse(f"index {index.kind} needs {wanted}; column {index.column!r} is {kind}", where="sink.index")
+
+
+def _build(table: Table, index: Index) -> Indexed:
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(random.uniform(0.5, 1.5) * min(2.0, 0.05 * 2**attempt))
+        try:
+            with store.explained(table.uri, "index"):
+                return _once(table.open(), index)
+        except Exception as error:
+            if not isinstance(error.__cause__, CommitConflictError):
+                raise
+    raise CommitConflict(f"others committed to {table.name!r} while it was indexed, {_ATTEMPTS} times in a row")
+
+
+def _once(dataset: Any, index: Index) -> Indexed:
+    name = f"{index.column}_{index.kind}"
+    rows = dataset.count_rows(f"{index.column} IS NOT NULL")
+    covered = {found["name"]: set(found["fragment_ids"]) for found in dataset.list_indices()}
+    if name in covered:
+        if covered[name] >= {fragment.fragment_id for fragment in dataset.get_fragments()}:
+            return Indexed(column=index.column, kind=index.kind, state="current", rows=rows)
+        dataset.optimize.optimize_indices(index_names=[name])
+        return Indexed(column=index.column, kind=index.kind, state="updated", rows=rows)
+    if index.kind in _VECTOR_KINDS:
+        if rows < _FEWEST_VECTORS:
+            reason = f"{rows} vectors; from {_FEWEST_VECTORS} on an index is built, until then search is exact"
+            return Indexed(column=index.column, kind=index.kind, state="flat", rows=0, reason=reason)
+        options: dict[str, Any] = {"num_partitions": partitions(rows)}
+        if index.kind == "ivf_pq":
+            options["num_sub_vectors"] = _sub_vectors(dataset.schema.field(index.column).type.list_size)
+        dataset.create_index(index.column, _VECTOR_KINDS[index.kind], name=name, metric="cosine", **options)
+    else:
+        dataset.create_scalar_index(index.column, _SCALAR_KINDS[index.kind], name=name)
+    return Indexed(column=index.column, kind=index.kind, state="built", rows=rows)
+
+
+def partitions(vectors: int) -> int:
+    """Return how many parts to cut an index into."""
+    return max(1, min(_MOST_PARTITIONS, vectors // _PARTITION_VECTORS))
+
+
+def _sub_vectors(width: int) -> int:
+    """Return the most parts of at least 8 dimensions that divide a vector evenly (48 for 384)."""
+    return max(parts for parts in range(1, max(1, width // 8) + 1) if width % parts == 0)

@@ -1,0 +1,67 @@
+"""A place becomes its datasets, their quarantines and the list of runs. Nothing is created by looking."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from raycluster.errors import InvalidUse
+from raycluster.lake import store
+from raycluster.lake.quarantine import Quarantine
+from raycluster.lake.runs import Runs
+from raycluster.lake.table import Table
+from raycluster.stage import unknown
+
+DEFAULT = ".raycluster"
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")  # as `sink.dataset` of a workload
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Where everything lies: a folder or an object store's prefix, as `--lake` or RAYCLUSTER_LAKE name it."""
+
+    uri: str = DEFAULT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", store.normal(self.uri))
+
+    def datasets(self) -> list[str]:
+        """Return the names of all datasets.
+
+        Raises:
+            LakeError: the place cannot be listed.
+        """
+        found = (name.removesuffix(".lance") for name in store.folders(self.uri) if name.endswith(".lance"))
+        return [name for name in found if _NAME.fullmatch(name)]
+
+    def table(self, name: str) -> Table:
+        """Return the dataset called `name`, which need not exist yet."""
+        return Table(_valid(name), f"{self.uri}/{name}.lance")
+
+    def existing(self, name: str) -> Table:
+        """Return the dataset called `name`.
+
+        Raises:
+            NotFound: there is none; says the nearest name.
+        """
+        table = self.table(name)
+        if not table.exists():
+            raise unknown("dataset", name, self.datasets())
+        return table
+
+    def quarantine(self, name: str) -> Quarantine:
+        """Return what could not be used of the dataset called `name`."""
+        return Quarantine(f"{self.uri}/_quarantine/{_valid(name)}.lance")
+
+    def runs(self) -> Runs:
+        """Return past and present runs."""
+        return Runs(f"{self.uri}/_runs.lance")
+
+
+def _valid(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidUse(
+            f"{name!r} is not a dataset name",
+            fix="use lower-case letters, digits, - and _, 63 at most, with a letter or digit first and last",
+        )
+    return name

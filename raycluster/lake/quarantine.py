@@ -1,0 +1,116 @@
+"""What could not be used, each with a code: a Lance table beside the dataset, put again without doubling.
+
+A row is named as it would be in the dataset (object, modality, position), so that it can be found there once it passes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from raycluster.errors import QUARANTINE_CODES, InvalidUse
+from raycluster.lake.columns import PRIMARY_KEY
+from raycluster.lake.register import Register, quoted
+from raycluster.row import row_id
+from raycluster.stage import unknown
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False, metadata=PRIMARY_KEY),
+        ("object_id", pa.string()),
+        ("uri", pa.string()),
+        ("modality", pa.string()),
+        ("position", pa.int32()),
+        ("stage", pa.string()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+        ("attempts", pa.int32()),
+        ("run_id", pa.string()),
+        ("workload", pa.string()),
+        ("at", pa.timestamp("us", "UTC")),
+    ]
+)
+_SHOWN = 1000  # rows listed when nobody says how many
+_ADDED_AT_ONCE = 5000  # rows a merge: a few MB of messages
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """The quarantine of one dataset, where it lies; it exists from the first bad row on."""
+
+    uri: str
+
+    def add(self, bad: Sequence[dict[str, Any]], *, run_id: str, workload: str) -> None:
+        """Put bad rows: each holds object_id, uri, modality, position, stage, code and message.
+
+        `attempts` counts the runs that failed on a row; a run that adds it twice counts once.
+        """
+        for start in range(0, len(bad), _ADDED_AT_ONCE):
+            self._add(bad[start : start + _ADDED_AT_ONCE], {"run_id": run_id, "workload": workload})
+
+    def _add(self, bad: Sequence[dict[str, Any]], run: dict[str, Any]) -> None:
+        now = datetime.now(UTC)
+        rows = {_identity(one): one for one in bad}
+        before = self._register.get(list(rows))
+        entries = [
+            {**one, **run, "id": identity, "at": now, "attempts": _attempts(before.get(identity), run["run_id"])}
+            for identity, one in rows.items()
+        ]
+        self._register.put(pa.Table.from_pylist(entries, SCHEMA))
+
+    def remove(self, object_ids: Sequence[str]) -> int:
+        """Take out every row of objects that now pass, or whose uri now has another version; return how many."""
+        return self._register.remove(object_ids, column="object_id")
+
+    def known(self) -> Iterator[pa.RecordBatch]:
+        """Yield `uri` and `object_id` of every quarantined row, streaming; an object may come more than once."""
+        return self._register.scan(columns=["uri", "object_id"])
+
+    def rows(self, code: str | None = None, *, where: str | None = None, limit: int = _SHOWN) -> list[dict[str, Any]]:
+        """Return rows, newest first.
+
+        Args:
+            code: only those with this code.
+            where: an SQL condition on the columns of SCHEMA.
+            limit: at most so many.
+
+        Raises:
+            InvalidUse: the condition is wrong.
+            NotFound: no such code; says the nearest.
+        """
+        if code is not None and code not in QUARANTINE_CODES:
+            raise unknown("quarantine code", code, list(QUARANTINE_CODES))
+        if limit < 0:
+            raise InvalidUse(f"limit {limit} is negative", where="limit")
+        wanted = [f"code = {quoted(code)}"] if code else []
+        wanted += [f"({where})"] if where else []
+        batches = self._register.scan(" AND ".join(wanted) or None)
+        table = pa.Table.from_batches(batches, SCHEMA).sort_by([("at", "descending"), ("uri", "ascending")])
+        rows: list[dict[str, Any]] = table.slice(0, limit).to_pylist()
+        return rows
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows each code has, the most frequent first."""
+        sums = Counter[str]()
+        for batch in self._register.scan(columns=["code"]):
+            sums.update(batch.column("code").to_pylist())
+        return dict(sums.most_common())
+
+    @property
+    def _register(self) -> Register:
+        return Register(self.uri, SCHEMA)
+
+
+def _identity(bad: dict[str, Any]) -> str:
+    return row_id(bad["object_id"], bad["modality"] or "", bad["position"] or 0)
+
+
+def _attempts(before: dict[str, Any] | None, run_id: str) -> int:
+    if before is None:
+        return 1
+    return int(before["attempts"]) + int(before["run_id"] != run_id)

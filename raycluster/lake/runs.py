@@ -1,0 +1,84 @@
+"""Runs, past and present: one row each in `_runs.lance`, put when a run starts, moves and ends."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from raycluster.errors import NotFound
+from raycluster.lake.columns import PRIMARY_KEY
+from raycluster.lake.register import Register, quoted
+from raycluster.stage import unknown
+
+Status = Literal["running", "done", "failed", "stopped"]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False, metadata=PRIMARY_KEY),
+        ("workload", pa.string()),
+        ("dataset", pa.string()),
+        ("status", pa.string()),
+        ("started_at", pa.timestamp("us", "UTC")),
+        ("finished_at", pa.timestamp("us", "UTC")),
+        ("version", pa.int64()),
+        ("summary", pa.string()),  # JSON
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One execution of a plan. `version` is what it made; `summary` what `run --json` prints."""
+
+    run_id: str
+    workload: str
+    dataset: str
+    status: Status
+    started_at: datetime
+    finished_at: datetime | None = None
+    version: int | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The list of a lake's runs."""
+
+    uri: str
+
+    def put(self, run: Run) -> None:
+        """Write a run's present state over its last one."""
+        entry = {**asdict(run), "summary": json.dumps(run.summary)}
+        self._register.put(pa.Table.from_pylist([entry], SCHEMA))
+
+    def get(self, run_id: str) -> Run:
+        """Return one run.
+
+        Raises:
+            NotFound: no such run; says the nearest id.
+        """
+        found = self._register.get([run_id])
+        if run_id in found:
+            return _run(found[run_id])
+        known = [one.run_id for one in self.recent()]
+        if not known:
+            raise NotFound(f"there is no run {run_id!r}: none has run yet")
+        raise unknown("run", run_id, known)
+
+    def recent(self, dataset: str | None = None, *, status: Status | None = None, limit: int = 100) -> list[Run]:
+        """Return runs, newest first."""
+        wanted = [f"{name} = {quoted(value)}" for name, value in (("dataset", dataset), ("status", status)) if value]
+        table = pa.Table.from_batches(self._register.scan(" AND ".join(wanted) or None), SCHEMA)
+        return [_run(row) for row in table.sort_by([("started_at", "descending")]).slice(0, limit).to_pylist()]
+
+    @property
+    def _register(self) -> Register:
+        return Register(self.uri, SCHEMA)
+
+
+def _run(row: dict[str, Any]) -> Run:
+    return Run(**{one.name: row[one.name] for one in fields(Run)} | {"summary": json.loads(row["summary"] or "{}")})

@@ -1,0 +1,104 @@
+"""A URI becomes an open Lance dataset, or an error that says what to do: the one door to disks and object stores.
+
+Credentials and endpoints come from the environment, as Lance's object_store reads it (`AWS_ENDPOINT_URL`,
+`AWS_ALLOW_HTTP`, `AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`, ...), the same on driver and workers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lance
+from lance.file import LanceFileSession
+
+from raycluster.errors import LakeError, NotFound, RayclusterError
+
+# Lance ends its messages with the place in its own source that raised them.
+_RUST_PLACE = re.compile(r",? ?/[^ ]+\.rs:\d+(:\d+)?")
+_FIX_LOCAL = "check the path and its permissions; name the lake with --lake or RAYCLUSTER_LAKE"
+_FIX_REMOTE = "check the bucket, the credentials (AWS_*, GOOGLE_*, AZURE_*) and, off AWS, AWS_ENDPOINT_URL"
+
+
+def normal(uri: str) -> str:
+    """Return a URI without a trailing slash, or the absolute path: workers may stand in another folder."""
+    if uri.startswith("file://"):
+        uri = uri.removeprefix("file://")
+    return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def fix_for(uri: str) -> str:
+    """Return what to check when a place cannot be read or written."""
+    return _FIX_REMOTE if "://" in uri else _FIX_LOCAL
+
+
+def plain(error: BaseException) -> str:
+    """Return Lance's message without the names of its source files."""
+    return _RUST_PLACE.sub("", str(error)).strip()
+
+
+@contextmanager
+def explained(uri: str, doing: str = "read") -> Iterator[None]:
+    """Turn whatever Lance raises into a LakeError about `uri`; errors for people pass through."""
+    try:
+        yield
+    except RayclusterError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LakeError(f"cannot {doing} {uri}: {plain(error)}", fix=fix_for(uri)) from error
+
+
+@cache
+def session() -> Any:
+    """Return the caches of metadata and indexes that all searches of this process share."""
+    return lance.Session()  # type: ignore[attr-defined]
+
+
+def exists(uri: str) -> bool:
+    """Tell whether a dataset lies at `uri`."""
+    try:
+        open_dataset(uri)
+    except NotFound:
+        return False
+    return True
+
+
+def open_dataset(uri: str, version: int | str | None = None, *, cached: bool = False) -> Any:
+    """Open a dataset at a version or tag (None: the latest); `cached` shares what earlier openings have read.
+
+    Raises:
+        NotFound: nothing lies there, or not at that version.
+        LakeError: something lies there and cannot be read.
+    """
+    try:
+        return lance.dataset(uri, version=version, session=session() if cached else None)
+    except (OSError, ValueError, RuntimeError) as error:
+        text = plain(error)
+        if version is not None and re.search("not found|does not exist", text, re.I) and exists(uri):
+            raise NotFound(f"{uri} has no version {version!r}", fix="list them: raycluster datasets NAME") from error
+        if "was not found" in text:
+            raise NotFound(f"there is no dataset at {uri}", fix="list them: raycluster datasets") from error
+        raise LakeError(f"cannot read {uri}: {text}", fix=fix_for(uri)) from error
+
+
+def folders(uri: str) -> list[str]:
+    """Return the names of the folders directly below `uri`; none where nothing exists."""
+    if "://" not in uri and Path(uri).exists() and not Path(uri).is_dir():
+        raise LakeError(f"{uri} is not a folder, so it cannot be a lake", fix=_FIX_LOCAL)
+    with explained(uri):
+        return sorted(LanceFileSession(uri).list_with_delimiter().common_prefixes)
+
+
+def remove_files(uri: str, paths: list[str]) -> None:
+    """Delete files below `uri`; those already gone do not matter."""
+    if not paths:
+        return
+    place = LanceFileSession(uri)
+    for path in paths:
+        for found in (path, *place.list(path.removesuffix(".lance"))):
+            if place.contains(found):
+                place.delete_file(found)

@@ -1,0 +1,185 @@
+"""One dataset: its columns, its versions, what it knows, and the `live` tag that readers follow.
+
+A `Table` is a name and a URI, picklable, opened anew for each use: what it says is true at that moment. The driver
+creates and commits (`commit.py`), workers write (`write.py`), readers ask (`query.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raycluster.errors import InvalidUse, NotFound
+from raycluster.lake import store
+from raycluster.lake.columns import inside, outside, require_fit
+from raycluster.lake.write import STORAGE_VERSION, Sink, sink
+
+LIVE = "live"
+# Facts about a dataset lie in its schema's metadata: every commit carries them on, and a version keeps its own.
+ENCODERS = b"raycluster:encoders"
+COMMIT = b"raycluster:commit"
+
+_SCAN_ROWS = 65_536  # rows a batch when only ids are read: 8 MB
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dataset by name, where it lies."""
+
+    name: str
+    uri: str
+
+    def open(self, version: int | str | None = None, *, cached: bool = False) -> Any:
+        """Return Lance's dataset at a version, a tag, or None for the latest committed one.
+
+        Raises:
+            NotFound: no such dataset, or no such version of it.
+        """
+        if version == "latest":
+            version = None
+        if isinstance(version, str) and version.isdigit():
+            version = int(version)
+        try:
+            return store.open_dataset(self.uri, version, cached=cached)
+        except NotFound as error:
+            raise self._absent(version) from error
+
+    def _absent(self, version: int | str | None) -> NotFound:
+        if version is None or not self.exists():
+            return NotFound(f"there is no dataset {self.name!r}", fix="list them: raycluster datasets")
+        if version == LIVE:
+            return NotFound(
+                f"dataset {self.name!r} has no live version yet: no run has finished",
+                fix="finish a run, or ask for version 'latest'",
+            )
+        return NotFound(
+            f"dataset {self.name!r} has no version {version!r}", fix=f"list them: raycluster datasets {self.name}"
+        )
+
+    def exists(self) -> bool:
+        """Tell whether the dataset has been created."""
+        return store.exists(self.uri)
+
+    def create_or_check(self, schema: pa.Schema, encoders: Sequence[Mapping[str, Any]] = ()) -> Sink:
+        """Create the empty dataset, or check that `schema` fits the one that exists; return where workers write.
+
+        Args:
+            schema: of `columns.dataset_schema`.
+            encoders: the workload's encoder declarations, remembered so that search can embed a question.
+
+        Raises:
+            Mismatch: the dataset lacks a column or has it with another type.
+        """
+        if not self.exists():
+            empty = inside(schema.with_metadata({ENCODERS: json.dumps(list(encoders)).encode()})).empty_table()
+            try:
+                with store.explained(self.uri, "create"):
+                    lance.write_dataset(
+                        empty, self.uri, data_storage_version=STORAGE_VERSION, enable_stable_row_ids=True
+                    )
+            except Exception:
+                if not self.exists():  # else another driver was faster, and its columns are checked below
+                    raise
+        dataset = self.open()
+        require_fit(self.name, schema, outside(dataset.schema))
+        return sink(self.uri, dataset)
+
+    def require_fit(self, schema: pa.Schema) -> None:
+        """Check that `schema` fits, creating nothing; a dataset that does not exist yet fits.
+
+        Raises:
+            Mismatch: as `create_or_check`.
+        """
+        if self.exists():
+            require_fit(self.name, schema, self.schema())
+
+    def version(self) -> int:
+        """Return the latest version; 0 where the dataset does not exist."""
+        return int(self.open().version) if self.exists() else 0
+
+    def schema(self, version: int | str | None = None) -> pa.Schema:
+        """Return the columns, blobs as binary."""
+        return outside(self.open(version).schema)
+
+    def encoders(self, version: int | str | None = None) -> list[dict[str, Any]]:
+        """Return the encoder declarations that made the columns."""
+        text = (self.open(version).schema.metadata or {}).get(ENCODERS, b"[]")
+        found: list[dict[str, Any]] = json.loads(text)
+        return found
+
+    def count_rows(self, *, filter: str | None = None, version: int | str | None = None) -> int:  # noqa: A002
+        """Count rows; `filter` is SQL."""
+        with store.explained(self.uri):
+            return int(self.open(version).count_rows(filter))
+
+    def known(self, version: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield `uri` and `object_id` of every object, streaming: at least one row each, repeats next to it dropped."""
+        if not self.exists():
+            return
+        columns = ["uri", "object_id"]
+        with store.explained(self.uri):
+            for batch in self.open(version).to_batches(columns=columns, batch_size=_SCAN_ROWS):
+                ids = batch.column("object_id")
+                if batch.num_rows > 1:
+                    fresh = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))
+                    batch = batch.filter(pa.concat_arrays([pa.array([True]), fresh]))
+                yield batch
+
+    def tags(self) -> dict[str, int]:
+        """Return the version behind each tag."""
+        return {name: int(tag["version"]) for name, tag in self.open().tags.list().items()}
+
+    def live(self) -> int | None:
+        """Return the version that readers see; None before the first run has finished."""
+        return self.tags().get(LIVE) if self.exists() else None
+
+    def set_live(self, version: int) -> None:
+        """Let readers see `version` from now on."""
+        with store.explained(self.uri, "tag"):
+            tags = self.open().tags
+            try:
+                tags.create(LIVE, version)
+            except (OSError, ValueError):
+                if LIVE not in tags.list():
+                    raise
+                tags.update(LIVE, version)
+
+    def history(self, limit: int = 20) -> list[dict[str, Any]]:
+        """Return the last versions, newest first: version, at, rows, tags, and the commit that its rows come from."""
+        dataset = self.open()
+        tags: dict[int, list[str]] = {}
+        for name, version in self.tags().items():
+            tags.setdefault(version, []).append(name)
+        return [self._describe(entry, tags) for entry in sorted(dataset.versions(), key=_by_version)[: -limit - 1 : -1]]
+
+    def _describe(self, entry: dict[str, Any], tags: dict[int, list[str]]) -> dict[str, Any]:
+        version = int(entry["version"])
+        made = json.loads((self.open(version).schema.metadata or {}).get(COMMIT, b"{}"))
+        return {
+            "version": version,
+            "at": entry["timestamp"].astimezone().isoformat(timespec="seconds"),
+            "rows": int(entry["metadata"].get("total_rows", 0)),
+            "tags": tags.get(version, []),
+            **made,
+        }
+
+
+def _by_version(entry: dict[str, Any]) -> int:
+    return int(entry["version"])
+
+
+def require_column(dataset: Any, name: str, where: str) -> pa.Field:
+    """Return a column's field.
+
+    Raises:
+        InvalidUse: no such column; lists those that exist.
+    """
+    if name not in dataset.schema.names:
+        raise InvalidUse(f"there is no column {name!r}", where=where, fix=f"columns: {', '.join(dataset.schema.names)}")
+    return dataset.schema.field(name)
