@@ -1,7 +1,9 @@
-"""Where and in which precision a torch model runs on this worker, for every encoder that is one."""
+"""Payloads become tensors on this worker's device, in its precision: for every encoder that is a torch model."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -51,3 +53,26 @@ def resample(sound: Sound, rate: int) -> npt.NDArray[np.float32]:
     samples = torch.from_numpy(np.array(sound.samples))
     resampled: npt.NDArray[np.float32] = functional.resample(samples, sound.rate, rate).numpy()
     return resampled
+
+
+def stacks(
+    pixels: Sequence[npt.NDArray[np.uint8]], *, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype
+) -> Iterator[torch.Tensor]:
+    """Iterate over tensors of neighbouring images of one side, in order, normalised, on this worker's device.
+
+    Shapes: n times (side, side, rgb) uint8 -> (some, rgb, side, side), channels last in memory.
+    """
+    import torch
+
+    where = device()
+    # A core's cache holds the activations of few images: 4 at a time were 1.3 times as fast as 32 with Lite0.
+    most = 4 if where.type == "cpu" else len(pixels)
+    for _, same in groupby(pixels, key=len):
+        images = list(same)
+        for start in range(0, len(images), most):
+            # stack: (image, side, side, rgb) uint8, copied once; bytes, not floats, travel to a GPU
+            stack = torch.from_numpy(np.stack(images[start : start + most])).to(where)
+            # images: (image, rgb, side, side), the same memory order
+            channels = stack.permute(0, 3, 1, 2).to(dtype)
+            shift, scale = (torch.tensor(values, device=where, dtype=dtype).view(3, 1, 1) for values in (mean, std))
+            yield (channels / 255 - shift) / scale
