@@ -75,7 +75,7 @@ def _first_broken(file: BinaryIO) -> int | None:
     """Return the offset of the first byte that is not UTF-8, None if all are."""
     decoder, offset = codecs.getincrementaldecoder("utf-8")(), 0
     while True:
-        block = file.read(1 << 20)
+        block = file.read(_SAMPLE)
         pending = len(decoder.getstate()[0])
         try:
             decoder.decode(block, final=not block)

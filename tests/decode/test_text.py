@@ -156,13 +156,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     decode = stage.decoder()
     for size in (1, 6):
         log = tmp_path / f"{size}.log"
-        log.write_text("2026-11-23 10:00:00 INFO worker 7 finished its part in 3.2 seconds.\n" * 6000 * size)
+        log.write_text("2026-11-23 10:00:00 INFO worker 7 finished its part in 3.2 seconds.\n" * 2000 * size)
         media = Media(object_id="o", uri="u", sha256="", modality="text", media_type="text/plain", path=str(log))
         tracemalloc.start()
         count = sum(1 for _ in decode(media))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert count > 500 * size
+        assert count > 150 * size
     assert peaks[1] < 1.5 * peaks[0]
 
 
