@@ -47,6 +47,7 @@ class Indexed:
     kind: str
     state: State
     rows: int  # covered
+    version: int  # of the dataset that holds it
     reason: str = ""
 
 
@@ -89,23 +90,37 @@ def _build(table: Table, index: Index) -> Indexed:
 def _once(dataset: Any, index: Index) -> Indexed:
     name = f"{index.column}_{index.kind}"
     rows = dataset.count_rows(f"{index.column} IS NOT NULL")
-    covered = {found["name"]: set(found["fragment_ids"]) for found in dataset.list_indices()}
-    if name in covered:
-        if covered[name] >= {fragment.fragment_id for fragment in dataset.get_fragments()}:
-            return Indexed(column=index.column, kind=index.kind, state="current", rows=rows)
-        dataset.optimize.optimize_indices(index_names=[name])
-        return Indexed(column=index.column, kind=index.kind, state="updated", rows=rows)
-    if index.kind in _VECTOR_KINDS:
-        if rows < _FEWEST_VECTORS:
-            reason = f"{rows} vectors; from {_FEWEST_VECTORS} on an index is built, until then search is exact"
-            return Indexed(column=index.column, kind=index.kind, state="flat", rows=0, reason=reason)
-        options: dict[str, Any] = {"num_partitions": partitions(rows)}
-        if index.kind == "ivf_pq":
-            options["num_sub_vectors"] = _sub_vectors(dataset.schema.field(index.column).type.list_size)
-        dataset.create_index(index.column, _VECTOR_KINDS[index.kind], name=name, metric="cosine", **options)
-    else:
+    state: State = "built"
+    if (covered := _covered(dataset, name)) is not None:
+        state = "current" if covered >= {one.fragment_id for one in dataset.get_fragments()} else "updated"
+        if state == "updated":
+            dataset.optimize.optimize_indices(index_names=[name])
+    elif index.kind not in _VECTOR_KINDS:
         dataset.create_scalar_index(index.column, _SCALAR_KINDS[index.kind], name=name)
-    return Indexed(column=index.column, kind=index.kind, state="built", rows=rows)
+    elif rows >= _FEWEST_VECTORS:
+        _build_vectors(dataset, index, name, rows)
+    else:
+        reason = f"{rows} vectors; from {_FEWEST_VECTORS} on an index is built, until then search is exact"
+        return _said(dataset, index, "flat", 0, reason)
+    return _said(dataset, index, state, rows)
+
+
+def _said(dataset: Any, index: Index, state: State, rows: int, reason: str = "") -> Indexed:
+    version = int(dataset.version)
+    return Indexed(column=index.column, kind=index.kind, state=state, rows=rows, version=version, reason=reason)
+
+
+def _covered(dataset: Any, name: str) -> set[int] | None:
+    """Return the fragments that an index covers; None where it does not exist."""
+    found = [set(one["fragment_ids"]) for one in dataset.list_indices() if one["name"] == name]
+    return set().union(*found) if found else None
+
+
+def _build_vectors(dataset: Any, index: Index, name: str, rows: int) -> None:
+    options: dict[str, Any] = {"num_partitions": partitions(rows)}
+    if index.kind == "ivf_pq":
+        options["num_sub_vectors"] = _sub_vectors(dataset.schema.field(index.column).type.list_size)
+    dataset.create_index(index.column, _VECTOR_KINDS[index.kind], name=name, metric="cosine", **options)
 
 
 def partitions(vectors: int) -> int:

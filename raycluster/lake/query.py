@@ -25,7 +25,7 @@ from raycluster.lake.table import LIVE, Table, require_column
 Mode = Literal["vector", "text", "hybrid"]
 
 ANSWER = ("id", "uri", "modality", "start_seconds", "end_seconds", "text")
-_MOST_HITS = 1000
+_MOST_HITS = 10_000
 # Reciprocal rank fusion: 60 keeps the first ranks from deciding alone.
 # Source: Cormack, Clarke, Buettcher: Reciprocal Rank Fusion (SIGIR 2009), section 2.
 _RRF_K = 60
