@@ -1,0 +1,63 @@
+"""Files of any store become objects: one file, one object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from raycluster.errors import BadMedia, InvalidUse
+from raycluster.read import Reference
+from raycluster.read._listing import Place, batches, each_once, lines, look_up, places, reference, require, require_uri
+from raycluster.read._load import Loading
+from raycluster.read._store import Found, say, shown, store_of
+from raycluster.row import Media
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Loading):
+    """Files, folders, globs and URLs: local, s3://, gs://, http(s):// and every other scheme of fsspec.
+
+    Relative paths start at the working directory. Names that begin with a dot are left out unless a pattern of
+    `include` writes the dot. Links are followed, except back into a folder they lie in; pipes and devices are not
+    listed. An object that several paths cover is listed once.
+    """
+
+    paths: tuple[str, ...] = ()  # files, folders, globs; local or URIs
+    list: str | None = None  # a text file of one path or URI a line; # starts a comment line
+    include: tuple[str, ...] = ("**",)  # globs, relative to each path
+    exclude: tuple[str, ...] = ()  # globs; a folder's name excludes all in it
+
+    def objects(self) -> Iterator[pa.RecordBatch]:
+        """List the files: those of `paths` in the order of their uris, then those of `list` in its own."""
+        if not self.paths and self.list is None:
+            raise InvalidUse("the source names no files", fix="give `paths`, `list` or both")
+        found = places(self.paths, (self.include, self.exclude), timeout=self.timeout)
+        listed = None if self.list is None else require(require_uri(self.list), timeout=self.timeout).uri
+        return batches(map(reference, self._found(found, listed)))
+
+    def _found(self, found: Sequence[Place], listed: str | None) -> Iterator[Found]:
+        yield from each_once(found)
+        if listed is None:
+            return
+        seen: set[str] = set()  # a list may name a uri twice anywhere: about 150 bytes of memory a line
+
+        def new(uri: str) -> bool:
+            if uri in seen or any(place.covers(uri) for place in found):
+                return False
+            seen.add(uri)
+            return True
+
+        yield from look_up(filter(new, lines(listed, timeout=self.timeout)), timeout=self.timeout)
+
+    def get(self, reference: Reference) -> Media:
+        """Return one file with its bytes."""
+        return self.load(reference, Found(reference.uri, reference.version, reference.size))
+
+    def peek(self, reference: Reference, size: int = 4096) -> bytes:
+        """Return the first bytes of a file."""
+        try:
+            return store_of(reference.uri, timeout=self.timeout).read(reference.uri, 0, size)
+        except OSError as error:
+            raise BadMedia("unreadable", f"{shown(reference.uri)}: {say(error)}") from error
