@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import importlib
 import io
 import re
 import zipfile
@@ -81,8 +82,11 @@ def read_html(content: bytes) -> tuple[str, str, str]:
     for node in tree.xpath("//script | //style | //template | //noscript"):
         node.drop_tree()
     title = " ".join(tree.findtext(".//title", "").split())
+    inscriptis = need("inscriptis", '"raycluster[document]"')
+    profiles, config = (importlib.import_module(f"inscriptis.{part}") for part in ("css_profiles", "model.config"))
     try:
-        text = need("inscriptis", '"raycluster[document]"').Inscriptis(tree).get_text()
+        # The strict profile adds no indentation of its own.
+        text = inscriptis.Inscriptis(tree, config.ParserConfig(profiles.STRICT_CSS_PROFILE)).get_text()
     except RecursionError:  # tags nested by the hundred, mostly generated: the text without its layout
         text = "\n".join(tree.itertext())
     return text, title, encoding

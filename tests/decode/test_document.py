@@ -79,7 +79,7 @@ def test_pages_keep_their_number_size_and_text(pieces):
 def test_columns_are_read_one_after_the_other(pieces):
     (row,) = pieces(Document(), pdf(two_columns), PDF)
     text = row.text.split()
-    assert text[:9] == "A heading that lies across both of the columns".split()
+    assert text[:9] == ["A", "heading", "that", "lies", "across", "both", "of", "the", "columns"]
     found = [word for word in text if word.startswith(("left", "right")) and word[-1].isdigit()]
     assert found == words("left", 100) + words("right", 100)
     assert row.text.endswith("A footer that lies across both columns, from the left to the very right margin of it")
