@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import ceil, floor
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from raycluster.row import OBJECT, object_id
 from raycluster.units import Resources, show_bytes
 
 State = Literal["new", "changed", "done", "vanished"]
+STATES: tuple[State, ...] = get_args(State)
 
 # A shard is what one worker turns into one fragment. Several a worker keep all of them busy to the end; the bounds
 # keep a fragment worth opening (one costs about 1 ms a scan) and little to do again when a worker dies.
@@ -122,7 +123,7 @@ def make_plan(
     """
     pools, problems = place(workload, cluster)
     seen = _Seen(known)
-    counts: dict[State, dict[str, Count]] = {"new": {}, "changed": {}, "done": {}, "vanished": {}}
+    counts: dict[State, dict[str, Count]] = {state: {} for state in STATES}
     todo: list[dict[str, Any]] = []
     replaced: list[str] = []
     for batch in listed:

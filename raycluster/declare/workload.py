@@ -260,4 +260,3 @@ def _closed(properties: dict[str, Any]) -> dict[str, Any]:
 
 def _nullable(node: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [node, {"type": "null"}]}
-

@@ -119,6 +119,7 @@ class Tally:
     def __init__(self) -> None:
         self.waiting: dict[str, list[int]] = {}  # objects whose rows came in part: object_id -> pieces, ok, bad
         self.objects = Counter[str]()  # "ok": in the dataset, "bad": wholly in quarantine
+        self.touched = 0  # objects with any bad row
         self.rows = Counter[str]()  # "ok", "bad"
         self.codes = Counter[str]()
 
@@ -138,6 +139,7 @@ class Tally:
         if ok + bad != pieces:
             raise RunFailed(f"object {identity} was decoded into {pieces} rows, but {ok + bad} came out")
         self.objects["ok" if ok else "bad"] += 1
+        self.touched += bad > 0
         self.rows["ok"] += ok
         self.rows["bad"] += bad
 

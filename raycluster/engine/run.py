@@ -1,0 +1,323 @@
+"""A plan becomes a run: references go out in shards, fragments come back, one commit makes them visible.
+
+Order matters at the end: rows are committed, the bad ones recorded, the sums proven, the indexes built, and only
+then does `live` move. Whatever fails on the way leaves readers where they were.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from raycluster.declare.workload import Workload, declaration
+from raycluster.engine.cluster import connect, here
+from raycluster.engine.line import Job
+from raycluster.engine.outlet import Tally
+from raycluster.engine.pipeline import messages
+from raycluster.engine.progress import Pace, Progress
+from raycluster.errors import BadMedia, InvalidUse, RayclusterError, RunFailed
+from raycluster.lake.columns import dataset_schema
+from raycluster.lake.commit import Change, commit
+from raycluster.lake.index import Indexed, build
+from raycluster.lake.lake import Lake
+from raycluster.lake.table import Table
+from raycluster.lake.write import Sink, count_rows
+from raycluster.plan import Plan, make_plan
+from raycluster.read import Reference
+
+Status = Literal["running", "done", "failed", "stopped"]
+_LOOK_EVERY_SECONDS = 0.5
+_PEEKED_OBJECTS = 10_000  # a plan looks into this many objects for their modality; beyond, `unread` is said
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What became of a run. `objects` = what was ingested + `quarantined` + `skipped`, or the run has failed."""
+
+    run_id: str
+    workload: str
+    dataset: str
+    status: Status = "running"
+    version: int | None = None
+    objects: int = 0  # listed by the source
+    rows: int = 0  # committed
+    quarantined: int = 0  # objects of which nothing could be used
+    bad_rows: int = 0
+    skipped: int = 0  # objects already done
+    replaced: int = 0  # rows of changed or pruned objects that went
+    seconds: float = 0.0
+    cost_usd: float | None = None  # None: no prices are declared
+    codes: dict[str, int] = field(default_factory=dict)
+    indexes: tuple[Indexed, ...] = ()
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """How far a run has come; for people."""
+
+    objects: int
+    done: int
+    rows: int
+    bad: int
+    read_bytes: int
+    seconds: float
+    stages: dict[str, Pace]
+
+
+def prepare(workload: Workload, lake: Lake, *, address: str | None = None, starts_ray: bool = True) -> Plan:
+    """List the source, read what is known, and plan; changes nothing.
+
+    Args:
+        workload: the declared job.
+        lake: where its dataset lies or will lie.
+        address: of a running cluster.
+        starts_ray: whether to connect (`run`), or to assume this machine when no address is given (`plan`).
+    """
+    table = lake.table(workload.sink.dataset)
+    table.require_fit(schema_of(workload))
+    _require_indexable(workload)
+    listed = workload.source.objects()
+    first = next(listed, None)  # a wrong path is said before Ray starts, which takes seconds
+    cluster = connect(address) if starts_ray or address else here()
+    return make_plan(
+        workload,
+        cluster,
+        listed=_chain(first, listed),
+        known=_chain(None, table.known(), lake.quarantine(table.name).known()),
+        modality=_peeker(workload.source),
+    )
+
+
+def _chain(first: pa.RecordBatch | None, *rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    if first is not None:
+        yield first
+    for batches in rest:
+        yield from batches
+
+
+def _require_indexable(workload: Workload) -> None:
+    columns = schema_of(workload).names
+    for index in workload.sink.index:
+        if index.column not in columns:
+            fix = f"columns of this workload: {', '.join(columns)}"
+            raise InvalidUse(f"sink.index: there is no column {index.column!r}", fix=fix)
+
+
+def _peeker(source: Any) -> Callable[[dict[str, Any]], str]:
+    left = [_PEEKED_OBJECTS]
+
+    def modality(reference: dict[str, Any]) -> str:
+        left[0] -= 1
+        if left[0] < 0:
+            return "unread"
+        try:
+            return str(source.modality(Reference(**reference)))
+        except BadMedia as error:
+            return error.code
+
+    return modality
+
+
+def schema_of(workload: Workload) -> pa.Schema:
+    """Return the columns that a workload's dataset has."""
+    fields = {f.name: f for stage in workload.encode for f in stage.writes}
+    vector = fields.pop("vector", None)
+    width = vector.type.list_size if vector is not None else 384
+    return dataset_schema(pa.schema(list(fields.values())), width)
+
+
+def execute(
+    plan: Plan, lake: Lake, *, prune: bool = False, observe: Callable[[Snapshot], None] = lambda _: None
+) -> Summary:
+    """Carry out a plan on the connected cluster.
+
+    Raises:
+        Unplaceable: the cluster cannot hold a stage; nothing was written.
+        RunFailed: too many bad rows, or the sums do not add up; `live` has not moved.
+    """
+    plan.require_placeable()
+    run = _Run(plan, lake, prune=prune)
+    run.begin()
+    try:
+        with run.watched(observe):
+            run.collect()
+        run.finish()
+    except KeyboardInterrupt:
+        run.stop()
+    except RayclusterError as error:
+        run.fail(error)
+        raise
+    return run.summary
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what Ray wraps around a worker's error back into that error."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, RayclusterError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is not None:
+            raise cause from None
+        last = str(error).strip().splitlines()[-1]
+        raise RunFailed(f"a worker failed: {last}", fix="run it again; what was finished is kept") from error
+
+
+class _Run:
+    """One execution, from its entry in `_runs` to `live`."""
+
+    def __init__(self, plan: Plan, lake: Lake, *, prune: bool) -> None:
+        self.plan, self.lake, self.prune = plan, lake, prune
+        self.workload = plan.workload
+        self.table: Table = lake.table(self.workload.sink.dataset)
+        self.tally = Tally()
+        self.fragments: list[str] = []
+        self.bad: list[dict[str, Any]] = []
+        self.started = time.monotonic()
+        now = datetime.now(UTC)
+        self.started_at = now
+        self.summary = Summary(
+            run_id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+            workload=self.workload.name,
+            dataset=self.table.name,
+            objects=plan.listed,
+            skipped=plan.objects("done"),
+        )
+
+    def begin(self) -> None:
+        """Create the dataset if it is new, and enter the run as running."""
+        declared = [declaration("encode", stage) for stage in self.workload.encode]
+        declared += [declaration("decode", stage) | {"family": "decode"} for stage in self.workload.decode]
+        self.sink: Sink = self.table.create_or_check(schema_of(self.workload), declared)
+        self.base = self.table.version()
+        self._note()
+
+    @contextmanager
+    def watched(self, observe: Callable[[Snapshot], None]) -> Iterator[None]:
+        """Start the progress actor, and tell `observe` twice a second what it says."""
+        import ray
+
+        self.progress: Any = ray.remote(num_cpus=0)(Progress).remote()
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(_LOOK_EVERY_SECONDS):
+                try:
+                    stages, read = ray.get(self.progress.snapshot.remote(), timeout=5)
+                except ray.exceptions.RayError:
+                    continue  # a busy or lost actor costs a picture, not the run
+                observe(self._snapshot(stages, read))
+
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join(timeout=6)
+
+    def collect(self) -> None:
+        """Run the pipeline and keep what comes back."""
+        job = Job(workload=self.workload, pools=self.plan.pools, run_id=self.summary.run_id, sink=self.sink)
+        with _explained():
+            for message in messages(self.plan, job, self.progress):
+                self.tally.add(message)
+                self.fragments += message["fragments"]
+                self.bad += message["bad"]
+                self._require_budget(self.tally.touched)
+
+    def finish(self) -> None:
+        """Commit, record the bad, prove the sums, index, and let readers see it."""
+        self._land()
+        self.tally.require_conservation(objects=self.plan.todo.num_rows, committed=count_rows(self.fragments))
+        self._require_budget(self._known_bad())
+        built = build(self.table, self.workload.sink.index)
+        self.table.set_live(built.version)
+        self.summary.version, self.summary.indexes = built.version, built.indexes
+        self._close("done")
+
+    def stop(self) -> None:
+        """Keep the whole objects that are finished; the next run goes on from there."""
+        self._land()
+        self.summary.message = (
+            f"stopped: {self.tally.objects.total()} of {self.plan.todo.num_rows} objects are kept; "
+            "run the same command to go on. `live` has not moved."
+        )
+        self._close("stopped")
+
+    def fail(self, error: RayclusterError) -> None:
+        """Keep what is whole, for the next run, but let no reader see it."""
+        self.summary.message = error.message
+        try:
+            self._land()
+        finally:
+            self._close("failed")
+
+    def _land(self) -> None:
+        """Commit the fragments, and record the bad rows; what was landed before is not landed again."""
+        removed = (*self.plan.replaced, *(self.plan.vanished if self.prune else ()))
+        change = Change(
+            run_id=self.summary.run_id,
+            workload=self.workload.name,
+            fragments=self.fragments,
+            removed=removed,
+            base=self.base,
+        )
+        landed = commit(self.table, change)
+        quarantine = self.lake.quarantine(self.table.name)
+        quarantine.remove(removed)
+        if self.workload.check.on_bad == "quarantine":
+            quarantine.add(self.bad, run_id=self.summary.run_id, workload=self.workload.name)
+        self.summary.version, self.summary.replaced = landed.version, landed.removed
+        self.summary.rows = landed.added
+
+    def _known_bad(self) -> int:
+        """Return how many objects have bad rows, those of earlier runs included: what `live` would be without."""
+        return max(self.tally.touched, self.lake.quarantine(self.table.name).count_objects())
+
+    def _require_budget(self, bad: int) -> None:
+        budget = self.workload.check.budget
+        listed = max(1, self.plan.listed)
+        over_rate = budget.rate is not None and bad > budget.rate * listed
+        if not over_rate and (budget.count is None or bad <= budget.count):
+            return
+        allowed = f"{budget.rate:.1%}" if over_rate else f"{budget.count} objects"
+        raise RunFailed(
+            f"{bad} of {listed} objects are bad ({bad / listed:.1%}), more than check.budget allows ({allowed})",
+            fix=f"look at them: raycluster quarantine {self.table.name}; readers still see the version before this run",
+        )
+
+    def _snapshot(self, stages: dict[str, Pace], read_bytes: int) -> Snapshot:
+        return Snapshot(
+            objects=self.plan.todo.num_rows,
+            done=self.tally.objects.total(),
+            rows=self.tally.rows["ok"],
+            bad=self.tally.objects["bad"],
+            read_bytes=read_bytes,
+            seconds=time.monotonic() - self.started,
+            stages=stages,
+        )
+
+    def _close(self, status: Status) -> None:
+        self.summary.status = status
+        self.summary.quarantined = self.tally.objects["bad"]
+        self.summary.bad_rows = self.tally.rows["bad"]
+        self.summary.codes = dict(self.tally.codes.most_common())
+        self.summary.seconds = round(time.monotonic() - self.started, 3)
+        self._note()
+
+    def _note(self) -> None:
+        self.lake.runs().put(asdict(self.summary), started_at=self.started_at)

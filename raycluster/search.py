@@ -1,0 +1,189 @@
+"""A question of text, picture, sound or row becomes hits: it is embedded by the encoders that made the dataset.
+
+A dataset remembers its encoders; a question is one row that goes through the same stages. `lake/query.py` does the
+search itself; the command line and the HTTP application both come through here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
+
+import pyarrow as pa
+from pydantic import Field, TypeAdapter
+
+from raycluster import stage
+from raycluster.encode import Encode
+from raycluster.errors import InvalidUse
+from raycluster.lake import query
+from raycluster.lake.query import ANSWER, Mode
+from raycluster.lake.table import LIVE, Table
+from raycluster.row import MEDIA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a person asks: one of `text`, `image`, `audio` (bytes of a file) or `id` (of a row like it)."""
+
+    text: str | None = None
+    image: bytes | None = None
+    audio: bytes | None = None
+    id: str | None = None
+    mode: Mode = "vector"
+    k: Annotated[int, Field(gt=0)] = 10
+    filter: str | None = None
+    columns: tuple[str, ...] = ()
+    version: int | str = LIVE
+
+
+def ask(table: Table, question: Question) -> dict[str, Any]:
+    """Answer a question, in the form that DESIGN.md section 7 gives the HTTP answer.
+
+    Raises:
+        InvalidUse: the question asks for nothing, for two things at once, or for what this dataset cannot answer.
+        NotFound: no such dataset, version or row.
+    """
+    asked = [name for name in ("text", "image", "audio", "id") if getattr(question, name) is not None]
+    if len(asked) != 1:
+        found = f"got {' and '.join(asked)}" if asked else "got none"
+        raise InvalidUse(f"ask by one of text, image, audio, id: {found}", where="text")
+    encoders = Encoders(table, question.version)
+    column, vector, text = "vector", None, question.text
+    if question.mode != "text" or question.text is None:
+        column, vector, heard = encoders.embed(question)
+        text = text or heard
+    started = time.perf_counter()
+    answer = query.search(
+        table,
+        query.Question(
+            mode=question.mode,
+            vector=vector,
+            text=text,
+            column=column,
+            k=question.k,
+            filter=question.filter,
+            columns=tuple(dict.fromkeys((*ANSWER, "position", *encoders.shown, *question.columns))),
+            version=question.version,
+        ),
+    )
+    took = (time.perf_counter() - started) * 1000
+    return {"dataset": table.name, "version": answer.version, "took_ms": round(took, 3), "hits": answer.hits}
+
+
+class Encoders:
+    """The stages that made a dataset's columns, opened when a question needs them and kept."""
+
+    def __init__(self, table: Table, version: int | str) -> None:
+        self.table, self.version = table, version
+        declared = table.encoders(version)
+        self.decoders = [one for one in declared if one.get("family") == "decode"]
+        self.stages = [one for one in declared if one.get("family") != "decode"]
+        columns = table.schema(version).names
+        self.shown = [name for name in ("label", "label_score") if name in columns]
+
+    def embed(self, question: Question) -> tuple[str, Any, str | None]:
+        """Return in which column to look, the vector to look for, and the words that were read or heard."""
+        if question.text is not None:
+            return "vector", self._text(question.text), question.text
+        if question.id is not None:
+            return self._like(question.id)
+        if question.image is not None:
+            return self._image(question.image)
+        return self._audio(question.audio or b"")
+
+    def _text(self, text: str) -> Any:
+        for one in self.stages:
+            encoder = _stage(json.dumps(one))
+            if "vector" not in encoder.writes.names:
+                continue
+            if encoder.takes == "text":
+                return _encoder(json.dumps(one))([text])["vector"][0]
+            if (embed := _text_encoder(json.dumps(one))) is not None:
+                return embed([text])["vector"][0]
+        raise InvalidUse(
+            f"dataset {self.table.name!r} has no encoder that puts text into its shared space",
+            where="text",
+            fix="search with mode text, or add `{use: minilm}` to its workload",
+        )
+
+    def _image(self, content: bytes) -> tuple[str, Any, str | None]:
+        row = self._decoded("image", content)
+        for one in self.stages:
+            encoder = _stage(json.dumps(one))
+            if encoder.takes == "pixels":
+                own = next(
+                    (name for name in encoder.writes.names if _is_vector(encoder, name) and name != "vector"), None
+                )
+                computed = _opened(json.dumps(one))(row)
+                return own or "vector", computed.column(own or "vector")[0].as_py(), None
+        raise InvalidUse(f"dataset {self.table.name!r} has no encoder of pictures", where="image")
+
+    def _audio(self, content: bytes) -> tuple[str, Any, str | None]:
+        row = self._decoded("audio", content)
+        for one in self.stages:
+            encoder = _stage(json.dumps(one))
+            if encoder.takes != "samples":
+                continue
+            computed = _opened(json.dumps(one))(row)
+            if "text" in encoder.writes.names and (heard := computed.column("text")[0].as_py()):
+                return "vector", self._text(heard), heard
+            own = next((name for name in encoder.writes.names if _is_vector(encoder, name)), None)
+            if own is not None:
+                return own, computed.column(own)[0].as_py(), None
+        raise InvalidUse(
+            f"nothing in this recording can be searched for in dataset {self.table.name!r}",
+            where="audio",
+            fix="it needs speech (encoder whisper) or an encoder of sounds (sound_events)",
+        )
+
+    def _like(self, key: str) -> tuple[str, Any, str | None]:
+        row = query.row(self.table, key, version=self.version)
+        if row["vector"] is None:
+            raise InvalidUse(f"row {key!r} has no vector, so nothing can be like it", where="id")
+        return "vector", row["vector"], row["text"]
+
+    def _decoded(self, modality: str, content: bytes) -> pa.RecordBatch:
+        """Return the first row of a file, decoded as the dataset's own were."""
+        options = next((one for one in self.decoders if one["use"] == modality), {"use": modality})
+        media = {"object_id": "", "uri": "", "sha256": "", "modality": modality, "media_type": "", "path": None}
+        batch = pa.RecordBatch.from_pylist([{**media, "content": content}], MEDIA)
+        rows: Iterator[pa.RecordBatch] = _opened(json.dumps(options | {"family": "decode"}))(batch)
+        first = next(rows)
+        error = first.column("error")[0].as_py()
+        if error is not None:
+            raise InvalidUse(f"the {modality} cannot be used: {error['message']} ({error['code']})", where=modality)
+        return first.slice(0, 1)
+
+
+def _is_vector(encoder: Encode, name: str) -> bool:
+    return bool(pa.types.is_fixed_size_list(encoder.writes.field(name).type))
+
+
+def _stage(declared: str) -> Any:
+    """Return a stage from its declaration, as JSON."""
+    options = json.loads(declared)
+    family = options.pop("family", "encode")
+    cls = stage.find(family, options.pop("use"))
+    return TypeAdapter(cls).validate_json(json.dumps(options), strict=True)
+
+
+@cache
+def _encoder(declared: str) -> Callable[..., Any]:
+    encoder: Callable[..., Any] = _stage(declared).encoder()
+    return encoder
+
+
+@cache
+def _text_encoder(declared: str) -> Callable[..., Any] | None:
+    encoder: Callable[..., Any] | None = _stage(declared).text_encoder()
+    return encoder
+
+
+@cache
+def _opened(declared: str) -> Callable[..., Any]:
+    work: Callable[..., Any] = _stage(declared).open()
+    return work
