@@ -44,7 +44,7 @@ def dtype_of(precision: str) -> torch.dtype:
 
 def resample(sound: Sound, rate: int) -> npt.NDArray[np.float32]:
     """Return the samples of a sound at `rate` Hz."""
-    if sound.rate == rate:
+    if sound.rate == rate or not len(sound.samples):
         return sound.samples
     import torch
     from torchaudio import functional
