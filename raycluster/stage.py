@@ -15,10 +15,8 @@ import importlib
 import importlib.util
 import inspect
 import json
-import os
 import pkgutil
-import threading
-import time
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,9 +27,6 @@ import pyarrow as pa
 
 from raycluster.errors import InvalidUse, MissingPackage, NotFound
 from raycluster.units import Resources, Seconds
-
-# The exit status of a worker that gave up on a stage which showed no sign of life: that of timeout(1).
-TIMED_OUT = 124
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,33 +137,28 @@ def need(module: str, install: str) -> Any:
         raise MissingPackage(f"{module} is not installed ({error})", fix=f"pip install {install}") from error
 
 
-class _Clock:
-    """What this process is busy with, and until when; None while it owes nobody a sign of life."""
+class _Watch:
+    armed = False
 
-    until: float | None = None
-    watcher: threading.Thread | None = None
+
+def arm_watch() -> None:
+    """Let `watch` end this process; for workers and sandboxes, which do one thing at a time and may be replaced."""
+    _Watch.armed = True
 
 
 @contextmanager
 def watch(seconds: float) -> Iterator[None]:
-    """End this process if the block takes longer than `seconds`.
+    """End this process, if it is an armed one, when the block takes longer than `seconds`.
 
-    C code cannot be interrupted from Python, so a hang ends the process with status TIMED_OUT. The engine then
-    works through the same objects again one by one, each in a process of its own, and only the guilty one is lost.
+    C code cannot be interrupted from Python, and may hold the interpreter's lock, so a hang is ended by the kernel:
+    SIGALRM, whose default is to terminate. The engine then works through the same objects again one by one, each in
+    a process of its own, and only the guilty one is lost.
     """
-    if _Clock.watcher is None:
-        _Clock.watcher = threading.Thread(target=_patrol, daemon=True, name="raycluster-watch")
-        _Clock.watcher.start()
-    outer, _Clock.until = _Clock.until, time.monotonic() + seconds
+    if not _Watch.armed:
+        yield
+        return
+    outer = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        _Clock.until = outer
-
-
-def _patrol() -> None:
-    while True:
-        time.sleep(0.25)
-        until = _Clock.until
-        if until is not None and time.monotonic() > until:
-            os._exit(TIMED_OUT)
+        signal.setitimer(signal.ITIMER_REAL, *outer)

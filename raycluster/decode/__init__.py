@@ -34,6 +34,11 @@ class Decode(Stage):
     features: ClassVar[dict[str, pa.DataType]] = {}
 
     @property
+    def modality(self) -> str:
+        """Return which objects it takes: its file's name; a private decoder says."""
+        return self.name
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Return the columns of `row.MEDIA`."""
         return tuple(MEDIA.names)

@@ -22,6 +22,7 @@ from raycluster.errors import BadMedia
 from raycluster.plan import Pool
 from raycluster.read import Reference
 from raycluster.row import MEDIA, PAYLOAD, Media
+from raycluster.stage import arm_watch
 
 # An object's rows wait for its last one in memory up to this size, beyond it in a temporary file: an hour of video
 # at one 224-pixel frame a second is 540 MB.
@@ -51,10 +52,11 @@ class Line:
 
     def __init__(self, job: Job, pool: int, reporter: Reporter | None = None) -> None:
         self.source = job.workload.source
-        self.decoders = {stage.name: stage for stage in job.workload.decode}
+        self.decoders = {stage.modality: stage for stage in job.workload.decode}
         self.stages = [stage for stage in job.pools[pool].stages if not isinstance(stage, Decode)]
         self.first = pool == 0
         self.reporter = reporter or Reporter(None)
+        arm_watch()
         self._opened: dict[int, Callable[[pa.RecordBatch], Any]] = {}
 
     def run(self, unit: pa.Table) -> Iterator[pa.RecordBatch]:

@@ -18,7 +18,6 @@ from raycluster.engine.line import Job, Line, failed
 from raycluster.errors import BadMedia
 from raycluster.read import Reference
 from raycluster.row import ERROR
-from raycluster.stage import TIMED_OUT
 
 _lines: dict[int, Line] = {}  # in the child: its line, opened once
 
@@ -72,7 +71,7 @@ def _work(job: Job, pool: int, unit: bytes) -> bytes:
 
 def _verdict(status: int) -> BadMedia:
     """Say what an exit status of the child means; a negative one is the signal that ended it."""
-    if status == TIMED_OUT:
+    if status == -signal.SIGALRM:
         return BadMedia("timeout", "a stage gave no sign of life within its `timeout` on this object")
     if status == -signal.SIGKILL:
         return BadMedia("out_of_memory", "the process that worked on it was killed, most likely for its memory")

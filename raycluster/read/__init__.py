@@ -16,6 +16,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from raycluster.errors import BadMedia
+from raycluster.read._media_type import identify
 from raycluster.row import Media
 
 
@@ -60,6 +61,14 @@ class Source(ABC):
     @abstractmethod
     def peek(self, reference: Reference, size: int = 4096) -> bytes:
         """Return the first bytes of an object, so that a plan can say its modality."""
+
+    def modality(self, reference: Reference) -> str:
+        """Return an object's modality from its first bytes, as far as they tell; for a plan's counts only.
+
+        Raises:
+            BadMedia: as `get`.
+        """
+        return identify(self.peek(reference), name=reference.uri, size=reference.size).modality
 
     def fetch(self, references: list[Reference]) -> Iterator[tuple[Reference, Media | BadMedia]]:
         """Get objects in order, `ahead` of them being read while the caller works on one."""
