@@ -99,15 +99,25 @@ def _problems(wanted: pa.Field, found: pa.Schema) -> list[str]:
 
 
 def conform(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return rows with exactly the columns of `schema` (Lance's own), null where they have none."""
-    arrays = []
-    for field in schema:
-        column = rows.column(field.name) if field.name in rows.schema.names else None
-        if is_blob(field):
-            arrays.append(lance.blob_array([None] * rows.num_rows if column is None else column.to_pylist()))
-        else:
-            arrays.append(pa.nulls(rows.num_rows, field.type) if column is None else _cast(column, field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    """Return rows with exactly the columns of `schema` (Lance's own), null where they have none.
+
+    Raises:
+        Mismatch: names the column whose values do not fit.
+    """
+    return pa.RecordBatch.from_arrays([_fitted(rows, field) for field in schema], schema=schema)
+
+
+def _fitted(rows: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    found = field.name in rows.schema.names
+    column = rows.column(field.name) if found else pa.nulls(rows.num_rows, outside(pa.schema([field])).field(0).type)
+    if column.null_count and not field.nullable:
+        raise Mismatch(f"column {field.name!r}: {column.null_count} of {rows.num_rows} rows have no value")
+    if is_blob(field):
+        return lance.blob_array(column.to_pylist())
+    try:
+        return _cast(column, field.type)
+    except pa.ArrowException as error:
+        raise Mismatch(f"column {field.name!r}: wanted {field.type}, found {column.type} ({error})") from error
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
