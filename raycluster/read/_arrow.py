@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from raycluster.read._store import CHUNK_BYTES, Found, Store, in_order
+from raycluster.read._store import CHUNK_BYTES, Changed, Found, Store, in_order
 
 
 class ArrowStore(Store):
@@ -47,7 +47,7 @@ class ArrowStore(Store):
         """Yield an object's bytes."""
         with self.files.open_input_stream(self._path(found.uri)) as file:
             if _has_changed(file.metadata(), found.version):
-                raise OSError("it has changed since it was listed: run again to read what it is now")
+                raise Changed
             count = 0
             while chunk := file.read(CHUNK_BYTES):
                 count += len(chunk)

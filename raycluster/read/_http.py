@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
-from raycluster.read._store import CHUNK_BYTES, Found, Store
+from raycluster.read._store import CHUNK_BYTES, Changed, Found, Store
 from raycluster.stage import need
 
 # A busy server gets four chances: after 0, 1 and 2 seconds, or when it says, but no later than this.
@@ -61,7 +61,7 @@ class HttpStore(Store):
             _require_success(answer)
             now = _found(found.uri, answer)
             if found.version and found.version != now.version:
-                raise OSError("it has changed since it was listed: run again to read what it is now")
+                raise Changed
             count = 0
             for chunk in answer.iter_content(CHUNK_BYTES):
                 count += len(chunk)

@@ -46,8 +46,15 @@ class Loading(Source):
         except OSError as error:
             raise BadMedia("unreadable", f"{shown(found.uri)}: {say(error)}") from error
 
+    def head(self, uri: str, size: int) -> bytes:
+        """Return the first bytes of what lies at a uri."""
+        try:
+            return store_of(uri, timeout=self.timeout).read(uri, 0, size)
+        except OSError as error:
+            raise BadMedia("unreadable", f"{shown(uri)}: {say(error)}") from error
+
     def gather(
-        self, reference: Reference, chunks: Iterable[bytes], *, path: str | None = None, name: str = ""
+        self, reference: Reference, chunks: Iterable[bytes | memoryview], *, path: str | None = None, name: str = ""
     ) -> Media:
         """Return an object whose bytes come in chunks.
 
@@ -83,10 +90,10 @@ class _Body:
         self.sha256 = hashlib.sha256()
         self.size = 0
         self.head = b""
-        self.chunks: list[bytes] = []
+        self.chunks: list[bytes | memoryview] = []
         self.file: IO[bytes] | None = None
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes | memoryview) -> None:
         self.sha256.update(chunk)
         self.size += len(chunk)
         self.source.limit(self.size)

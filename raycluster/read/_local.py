@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import IO
 from urllib.parse import quote_from_bytes
 
-from raycluster.read._store import ABSENT, CHUNK_BYTES, Found, Store, in_order, local_path, local_uri
+from raycluster.read._store import ABSENT, CHUNK_BYTES, Changed, Found, Store, in_order, local_path, local_uri
 
 
 class LocalStore(Store):
@@ -50,7 +50,7 @@ class LocalStore(Store):
         with open_file(local_path(found.uri)) as file:
             before = _version(os.fstat(file.fileno()))
             if found.version not in ("", before):
-                raise OSError("it has changed since it was listed: run again to read what it is now")
+                raise Changed
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
             if _version(os.fstat(file.fileno())) != before:

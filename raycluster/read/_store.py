@@ -26,6 +26,13 @@ CHUNK_BYTES = 1 << 20
 ABSENT = "absent"
 
 
+class Changed(OSError):
+    """An object is no longer the version that was listed."""
+
+    def __init__(self, message: str = "it has changed since it was listed: run again to read what it is now") -> None:
+        super().__init__(message)
+
+
 class Found(NamedTuple):
     """One file or folder of a store."""
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raycluster.errors import BadMedia, InvalidUse
+from raycluster.errors import InvalidUse
 from raycluster.read import Reference
 from raycluster.read._listing import Place, batches, each_once, lines, look_up, places, reference, require, require_uri
 from raycluster.read._load import Loading
-from raycluster.read._store import Found, say, shown, store_of
+from raycluster.read._store import Found
 from raycluster.row import Media
 
 
@@ -57,7 +57,4 @@ class Files(Loading):
 
     def peek(self, reference: Reference, size: int = 4096) -> bytes:
         """Return the first bytes of a file."""
-        try:
-            return store_of(reference.uri, timeout=self.timeout).read(reference.uri, 0, size)
-        except OSError as error:
-            raise BadMedia("unreadable", f"{shown(reference.uri)}: {say(error)}") from error
+        return self.head(reference.uri, size)
