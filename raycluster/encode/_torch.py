@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from raycluster.fetch import sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +44,12 @@ def dtype_of(precision: str) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
     able = torch.cpu.get_capabilities()
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+@cache
+def local_sum(weights: Path) -> str:
+    """Return the start of the sha256 of a file of weights: the revision of a model that has no registry."""
+    return sha256_of(weights)[:12]
 
 
 def resample(sound: Sound, rate: int) -> npt.NDArray[np.float32]:

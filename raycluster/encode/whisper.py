@@ -17,7 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from raycluster.encode import Encode, Encoder, Sound
-from raycluster.encode._torch import device, resample
+from raycluster.encode._torch import device, local_sum, resample
 from raycluster.errors import InvalidUse
 from raycluster.fetch import Package, cache_folder, fetch, keep
 from raycluster.stage import need
@@ -78,6 +78,14 @@ class Whisper(Encode):
     def packages(self) -> tuple[Package, ...]:
         """Return the packages of the chosen model."""
         return {"tiny.en": (_TINY_EN,), "base": _BASE}.get(self.model, ())
+
+    @property
+    def revision(self) -> str:
+        """Return the pins of the packages, or the name and sum of a local model."""
+        if self.packages:
+            return super().revision
+        folder = self._folder()
+        return f"{folder.name}@{local_sum(folder / 'model.bin')}"
 
     def encoder(self) -> Encoder:
         """Load the model; 0.3 s for tiny.en."""
