@@ -103,6 +103,25 @@ def _ogg(file: BinaryIO, size: int) -> str:
     return "" if tail[last + 5] & 4 else "its last Ogg page does not end the stream"
 
 
+def _mp3(file: BinaryIO, size: int) -> str:
+    """MP3: a first frame without sound may count the bytes. Source: the Xing header, as LAME writes it."""
+    head = file.read(10)
+    begin = 0
+    if head[:3] == b"ID3":
+        # Four bytes of seven bits each
+        begin = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+    file.seek(begin)
+    frame = file.read(256)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if at < 0 or at + 16 > len(frame):
+        return ""
+    flags = struct.unpack(">I", frame[at + 4 : at + 8])[0]
+    if not flags & 2:
+        return ""
+    place = at + 8 + 4 * (flags & 1)
+    return _short(begin + struct.unpack(">I", frame[place : place + 4])[0] - size)
+
+
 def _jpeg(file: BinaryIO, _: int) -> str:
     """JPEG: an end mark after the first scan; a preview inside the header has its own. Source: ITU-T T.81, B.1."""
     content = file.read()
@@ -153,6 +172,8 @@ _RULES: tuple[tuple[bytes, int, Callable[[BinaryIO, int], str]], ...] = (
     (b"jP  ", 4, _jpeg2000),
     (b"\x1a\x45\xdf\xa3", 0, _matroska),
     (b"OggS", 0, _ogg),
+    (b"ID3", 0, _mp3),
+    *((b"\xff" + second, 0, _mp3) for second in (b"\xfb", b"\xfa", b"\xf3", b"\xf2")),
     (b"\xff\xd8\xff", 0, _jpeg),
     (b"\x89PNG", 0, _png),
     (b"GIF8", 0, _gif),

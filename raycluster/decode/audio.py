@@ -1,0 +1,320 @@
+"""A recording becomes rows of equal windows: mono samples at one rate, a waveform, and how it sounds.
+
+ffmpeg (PyAV) decodes any container, the sound track of a film too; torchaudio resamples. Both work on a second at a
+time, so an hour never lies in memory. Levels are measured before downmixing and resampling hide them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, gcd
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from raycluster.decode import Decode, Decoder, _container, _thumbnail
+from raycluster.errors import BadMedia
+from raycluster.row import Media, Piece
+from raycluster.stage import need
+from raycluster.units import Hertz, Seconds
+
+Samples = npt.NDArray[np.float32]
+
+# Full scale of 8 bit is 127/128, of 16 bit 32767/32768: above this a sample has hit the ceiling.
+_FULL_SCALE = 0.992
+# Speech pauses for longer than a frame of 30 ms; a quiet room recorded well lies near -60 dBFS.
+_FRAME_SECONDS, _SILENT_DBFS = 0.030, -50.0
+_FLOOR_DBFS = -120.0  # instead of minus infinity: below what 16 bit can hold
+_LOUDNESS_SECONDS = 0.4  # one gating block of ITU-R BS.1770
+_VOICE_RATE, _VOICE_THRESHOLD = 16_000, 0.5  # what the voice model was trained on, and its own default
+# The last window is kept from this share of a full one on, or where it is the only one.
+_TINY = 0.1
+# A filter bank larger than this (rates without a common divisor, as 44,099 Hz) would fill memory.
+_KERNEL_VALUES = 4_000_000
+_COMMON_RATE = 48_000
+
+
+class _Window(NamedTuple):
+    """One window: samples (time,) at the rate asked for; crest (time,) at the source's, its loudest channel."""
+
+    number: int
+    samples: Samples
+    crest: Samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audio(Decode):
+    """Decodes recordings, and sound tracks of video, in any format that ffmpeg reads, into windows."""
+
+    features: ClassVar[dict[str, pa.DataType]] = {
+        "duration": pa.float64(),  # seconds of the whole recording, as it declares
+        "rate": pa.int32(),  # Hz, of the source
+        "channels": pa.int32(),
+        "codec": pa.string(),
+        "loudness": pa.float32(),  # LUFS of the mono window (ITU-R BS.1770); null where too short or too quiet
+        "level": pa.float32(),  # dBFS, root mean square
+        "peak": pa.float32(),  # largest sample of any channel, 1 = full scale
+        "clipping": pa.float32(),  # share of samples at full scale
+        "silence": pa.float32(),  # share of 30 ms frames below -50 dBFS
+        "speech": pa.float32(),  # share of time with voice; null with `voice: false`
+    }
+
+    rate: Hertz = 16_000
+    window: Annotated[Seconds, Field(gt=0)] = 10.0
+    max_seconds: Annotated[Seconds, Field(gt=0)] = 86_400.0
+    voice: bool = True
+    thumbnail: bool = True
+
+    def decoder(self) -> Decoder:
+        """Load ffmpeg, torchaudio, and the voice model where `voice` is set."""
+        import av  # noqa: F401 - loaded here, so that the first object does not pay for it
+        import torchaudio  # noqa: F401
+
+        voice = _voice(self.rate) if self.voice else None
+
+        def decode(media: Media) -> Iterator[Piece]:
+            with _container.opened(media) as container:
+                yield from self._pieces(container, voice)
+
+        return decode
+
+    @property
+    def _size(self) -> int:
+        """Return the samples of a full window."""
+        return max(1, round(self.window * self.rate))
+
+    def _pieces(self, container: Any, voice: Callable[[Samples], float] | None) -> Iterator[Piece]:
+        stream = _container.stream(container, "audio")
+        duration = _container.seconds(container, stream)
+        _container.check_length(duration, self.max_seconds)
+        if not stream.codec_context.sample_rate:
+            raise BadMedia("corrupt", "its header declares no sample rate")
+        source: dict[str, Any] = {
+            "duration": duration,
+            "rate": stream.codec_context.sample_rate,
+            "channels": stream.codec_context.channels,
+            "codec": stream.codec_context.name,
+        }
+        for window in self._windows(container, stream):
+            start = window.number * self._size / self.rate
+            measured = measure(window.samples, self.rate) | {
+                "peak": float(window.crest.max()),
+                "clipping": float((window.crest >= _FULL_SCALE).mean()),
+                "speech": voice(window.samples) if voice else None,
+            }
+            yield Piece(
+                modality="audio",
+                position=window.number,
+                start_seconds=start,
+                end_seconds=start + len(window.samples) / self.rate,
+                samples=window.samples,
+                sample_rate=self.rate,
+                thumbnail=_thumbnail.waveform(window.samples) if self.thumbnail else None,
+                features=source | measured,
+            )
+
+    def _windows(self, container: Any, stream: Any) -> Iterator[_Window]:
+        """Cut the sound into windows as it is decoded; at most one window and one second are held."""
+        source = _workable(stream.codec_context.sample_rate, self.rate)
+        resampler = Resampler(source, self.rate)
+        weights = downmix([channel.name for channel in stream.codec_context.layout.channels])
+        crest, mono = _Tape(), _Tape()
+        number = 0
+        for block in _blocks(container, stream, source):
+            # block: (channel, time) float32 at `source` Hz
+            crest.append(np.abs(block).max(axis=0))
+            mono.append(resampler.push(weights @ block))
+            _container.check_length(crest.total / source, self.max_seconds)
+            while mono.length >= self._size:
+                number += 1
+                edge = round(number * self._size * source / self.rate)
+                yield _Window(number - 1, mono.take(self._size), crest.take(edge - crest.taken))
+        if not crest.total:
+            raise BadMedia("empty", "it holds no sound: not one sample")
+        _container.check_end(crest.total / source, _container.declared(container, stream))
+        mono.append(resampler.finish())
+        if mono.length >= _TINY * self._size or not number:
+            yield _Window(number, mono.take(mono.length), crest.take(crest.length))
+
+
+class _Tape:
+    """Samples wait in order until as many as needed have come."""
+
+    def __init__(self) -> None:
+        self._parts: list[Samples] = []
+        self.length = self.taken = 0
+
+    @property
+    def total(self) -> int:
+        """Return how many samples were ever put on it."""
+        return self.length + self.taken
+
+    def append(self, samples: Samples) -> None:
+        """Put samples at the end."""
+        self._parts.append(samples)
+        self.length += len(samples)
+
+    def take(self, count: int) -> Samples:
+        """Remove the first `count` samples, or all where fewer wait, and return them."""
+        whole = np.concatenate(self._parts)
+        first, rest = whole[:count], whole[count:]
+        self._parts = [rest]
+        self.length -= len(first)
+        self.taken += len(first)
+        return first
+
+
+def _workable(source: int, target: int) -> int:
+    """Return the rate at which ffmpeg hands over: the source's own, unless torchaudio's filters would be huge."""
+    common = gcd(source, target)
+    # Each of `target / common` filters spans about 14 samples of the lower rate (torchaudio's width 6, both sides).
+    values = (target // common) * (source // common) * (1 + 14 / min(source // common, target // common))
+    return source if values <= _KERNEL_VALUES else _COMMON_RATE
+
+
+def _blocks(container: Any, stream: Any, rate: int) -> Iterator[Samples]:
+    """Decode a stream into blocks of about a second: (channel, time) float32."""
+    import av
+
+    def converter() -> Any:
+        return av.AudioResampler(format="fltp", layout=stream.codec_context.layout, rate=rate)
+
+    convert = converter()
+    parts: list[Samples] = []
+    for frame in _container.decoded(container, stream):
+        try:
+            converted = convert.resample(frame)
+        except ValueError:
+            # The stream changed its format midway, as radio recordings do.
+            parts += [part.to_ndarray() for part in convert.resample(None)]
+            convert = converter()
+            converted = convert.resample(frame)
+        parts += [part.to_ndarray() for part in converted]
+        if sum(part.shape[1] for part in parts) >= rate:
+            yield np.concatenate(parts, axis=1)
+            parts = []
+    parts += [part.to_ndarray() for part in convert.resample(None)]
+    if parts:
+        yield np.concatenate(parts, axis=1)
+
+
+def downmix(channels: Sequence[str]) -> Samples:
+    """Return the weight of each channel in the mono sum, 1 together, so that nothing clips.
+
+    Source: ITU-R BS.775-4, annex 4; without the low-frequency effects, as there.
+    """
+    known = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
+    # weights: (channel,) float32
+    weights: Samples = np.array([known.get(name, 0.5) for name in channels], np.float32)
+    if not weights.any():
+        weights[:] = 1
+    weights /= weights.sum()
+    return weights
+
+
+class Resampler:
+    """Changes the rate of a stream, block by block, to exactly what resampling the whole at once would give.
+
+    A block is filtered together with the samples around it that its filter reaches, and cut at multiples of the
+    period in which source and target samples coincide.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        from torchaudio.transforms import Resample
+
+        common = gcd(source, target)
+        self._in, self._out = source // common, target // common
+        self._transform = Resample(source, target) if source != target else None
+        width = self._transform.width if self._transform is not None else 0
+        # Units: periods. `width` samples on both sides are what one output sample sees.
+        self._context = ceil(width / self._in) + 1
+        self._waiting: Samples = np.zeros(self._context * self._in, np.float32)
+
+    def push(self, samples: Samples) -> Samples:
+        """Add samples (time,) and return those of the new rate that are settled: (time,) float32."""
+        if self._transform is None:
+            return samples
+        waiting = np.concatenate([self._waiting, samples])
+        periods = len(waiting) // self._in - 2 * self._context
+        if periods <= 0:
+            self._waiting = waiting
+            return np.zeros(0, np.float32)
+        self._waiting = waiting[periods * self._in :]
+        return self._filter(waiting[: (periods + 2 * self._context) * self._in], periods)
+
+    def finish(self) -> Samples:
+        """Return what is left after the last block."""
+        if self._transform is None:
+            return np.zeros(0, np.float32)
+        rest = len(self._waiting) - self._context * self._in
+        periods = ceil(rest / self._in)
+        # Behind the end is silence, as before the beginning.
+        padded = np.zeros((periods + 2 * self._context) * self._in, np.float32)
+        padded[: len(self._waiting)] = self._waiting
+        return self._filter(padded, periods)[: ceil(rest * self._out / self._in)]
+
+    def _filter(self, samples: Samples, periods: int) -> Samples:
+        import torch
+
+        assert self._transform is not None
+        with torch.inference_mode():
+            resampled: Samples = self._transform(torch.from_numpy(samples)).numpy()
+        skip = self._context * self._out
+        return resampled[skip : skip + periods * self._out]
+
+
+def measure(samples: Samples, rate: int) -> dict[str, float | None]:
+    """Return loudness, level and silence of a mono window."""
+    frame = max(1, min(len(samples), round(_FRAME_SECONDS * rate)))
+    # frames: (frame, time) float32; the rest of less than one frame is left out
+    frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
+    power = np.square(frames).mean(axis=1)
+    return {
+        "loudness": _loudness(samples, rate),
+        "level": _dbfs(float(np.square(samples).mean())),
+        "silence": float((power < 10 ** (_SILENT_DBFS / 10)).mean()),
+    }
+
+
+def _dbfs(power: float) -> float:
+    return max(_FLOOR_DBFS, 10 * float(np.log10(power))) if power > 0 else _FLOOR_DBFS
+
+
+def _loudness(samples: Samples, rate: int) -> float | None:
+    """Return integrated loudness in LUFS. Source: ITU-R BS.1770-4, as torchaudio computes it."""
+    import torch
+    from torchaudio.functional import loudness
+
+    if len(samples) < _LOUDNESS_SECONDS * rate:
+        return None
+    with torch.inference_mode():
+        value = float(loudness(torch.from_numpy(samples)[None], rate))
+    # Gating leaves nothing of a window that is quieter than -70 LUFS.
+    return value if np.isfinite(value) else None
+
+
+def _voice(rate: int) -> Callable[[Samples], float]:
+    """Load the voice model and return the function that says which share of a window is speech."""
+    import torch
+
+    threads = torch.get_num_threads()
+    silero = need("silero_vad", '"raycluster[speech]"')
+    # Importing silero-vad limits torch to one thread for the whole process, encoders included.
+    torch.set_num_threads(threads)
+    need("onnxruntime", '"raycluster[speech]"').set_default_logger_severity(3)
+    # All steps of a window in one call: a sixth of the time of one call a step, and ready in 50 ms.
+    model = silero.load_silero_vad(sequence=True)
+
+    def share(samples: Samples) -> float:
+        resampler = Resampler(rate, _VOICE_RATE)
+        sound = np.concatenate([resampler.push(samples), resampler.finish()])
+        return float((model.audio_forward(sound) >= _VOICE_THRESHOLD).mean())
+
+    return share
+
+
+__all__ = ["Audio", "Resampler", "measure"]
