@@ -131,7 +131,7 @@ def runs(run_id: str | None, lake: str, as_json: bool) -> None:
 
     book = Lake(lake).runs()
     if run_id is None:
-        terminal.show_runs(book.list(), as_json=as_json)
+        terminal.show_runs(book.recent(), as_json=as_json)
     else:
         terminal.show_run(book.get(run_id), as_json=as_json)
 
@@ -143,12 +143,13 @@ def runs(run_id: str | None, lake: str, as_json: bool) -> None:
 def datasets(name: str | None, lake: str, as_json: bool) -> None:
     """List datasets, or show one with its versions, columns, counts and indexes."""
     from raycluster.lake.lake import Lake
+    from raycluster.lake.overview import describe, overview
 
     place = Lake(lake)
     if name is None:
-        terminal.show_datasets([place.table(one).overview() for one in place.datasets()], as_json=as_json)
+        terminal.show_datasets([overview(place, one) for one in place.datasets()], as_json=as_json)
     else:
-        terminal.show_dataset(place.existing(name).describe(), as_json=as_json)
+        terminal.show_dataset(describe(place, name), as_json=as_json)
 
 
 @verb
@@ -192,7 +193,7 @@ def quarantine(dataset: str, code: str | None, lake: str, as_json: bool) -> None
 
     place = Lake(lake)
     place.existing(dataset)
-    terminal.show_quarantine(place.quarantine(dataset).list(code), as_json=as_json)
+    terminal.show_quarantine(place.quarantine(dataset).rows(code), as_json=as_json)
 
 
 @verb

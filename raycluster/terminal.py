@@ -17,6 +17,7 @@ from rich.table import Table
 
 from raycluster.engine.run import Snapshot, Summary
 from raycluster.errors import RayclusterError
+from raycluster.lake.runs import Run
 from raycluster.plan import STATES, Plan
 from raycluster.units import show_bytes, show_seconds
 
@@ -197,14 +198,14 @@ def show_summary(summary: Summary, *, as_json: bool) -> None:
         out.print(summary.message)
 
 
-def show_runs(runs: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+def show_runs(runs: Sequence[Run], *, as_json: bool) -> None:
     """List runs, newest first."""
     if as_json:
         print_json(runs)
         return
     numbers = ["version", "rows", "quarantined", "seconds"]
     rows = [
-        [one["run_id"], one["dataset"], one["status"], when(one["started_at"]), *(one["summary"][n] for n in numbers)]
+        [one.run_id, one.dataset, one.status, when(one.started_at), *(one.summary[name] for name in numbers)]
         for one in runs
     ]
     out.print(
@@ -217,12 +218,12 @@ def when(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def show_run(run: Mapping[str, Any], *, as_json: bool) -> None:
+def show_run(run: Run, *, as_json: bool) -> None:
     """Show one run."""
     if as_json:
         print_json(run)
     else:
-        show_summary(Summary(**run["summary"]), as_json=False)
+        show_summary(Summary(**run.summary), as_json=False)
 
 
 def show_datasets(datasets: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -230,9 +231,9 @@ def show_datasets(datasets: Sequence[Mapping[str, Any]], *, as_json: bool) -> No
     if as_json:
         print_json(datasets)
         return
-    columns = ["name", "live", "version", "rows", "updated_at"]
+    columns = ["name", "live", "version", "rows", "quarantined"]
     rows = [[one[column] for column in columns] for one in datasets]
-    out.print(table("", columns, rows, right=columns[1:4]) if rows else "no dataset yet: raycluster run FILE")
+    out.print(table("", columns, rows, right=columns[1:]) if rows else "no dataset yet: raycluster run FILE")
 
 
 def show_dataset(dataset: Mapping[str, Any], *, as_json: bool) -> None:

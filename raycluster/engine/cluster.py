@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from raycluster.errors import RayclusterError
@@ -42,16 +44,20 @@ def connect(address: str | None = None) -> Cluster:
     Raises:
         NoCluster: nothing answers there.
     """
+    # Ray's C++ side writes notices to stderr, in the middle of what people read; they are in its log files too.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    warnings.filterwarnings("ignore", message="lance is not fork-safe")  # the fork executes another program at once
     address = address or os.environ.get("RAY_ADDRESS") or None
     if not ray.is_initialized():
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
         if not address:
             options |= {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
         try:
-            ray.init(**options)
+            with _hushed():
+                ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             fix = "start it with `ray up cluster.yaml`, or leave --address out to run on this machine"
             raise NoCluster(f"no Ray cluster at {address}: {error}", fix=fix) from error
@@ -73,11 +79,35 @@ def describe() -> Cluster:
     )
 
 
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what C++ code says while Ray starts (that it has read its log level) away from the terminal."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def quieten() -> None:
-    """Leave the terminal to this program: Ray Data's own progress bars and notices go to its log files only."""
+    """Leave the terminal to this program: Ray's own bars and notices go to log files only."""
+    import ray._private.worker
     import ray.data
+
+    # Ray prints notices of dead workers on stdout, where `--json` promises one document and nothing else; there is no
+    # switch for it (ray/_private/worker.py, listen_error_messages, 2.60). Delete when there is one.
+    ray._private.worker.print_to_stdstream = _note  # type: ignore[assignment]
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _note(notice: dict[str, Any], **_: Any) -> None:
+    for line in notice["lines"]:
+        logging.getLogger("raycluster.ray").info(line)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,12 +28,13 @@ from raycluster.lake.columns import dataset_schema
 from raycluster.lake.commit import Change, commit
 from raycluster.lake.index import Indexed, build
 from raycluster.lake.lake import Lake
+from raycluster.lake.overview import count_objects
+from raycluster.lake.runs import Run, Status
 from raycluster.lake.table import Table
 from raycluster.lake.write import Sink, count_rows
 from raycluster.plan import Plan, make_plan
 from raycluster.read import Reference
 
-Status = Literal["running", "done", "failed", "stopped"]
 _LOOK_EVERY_SECONDS = 0.5
 _PEEKED_OBJECTS = 10_000  # a plan looks into this many objects for their modality; beyond, `unread` is said
 
@@ -56,7 +57,7 @@ class Summary:
     seconds: float = 0.0
     cost_usd: float | None = None  # None: no prices are declared
     codes: dict[str, int] = field(default_factory=dict)
-    indexes: tuple[Indexed, ...] = ()
+    indexes: list[Indexed] = field(default_factory=list)
     message: str = ""
 
 
@@ -244,9 +245,10 @@ class _Run:
         self._land()
         self.tally.require_conservation(objects=self.plan.todo.num_rows, committed=count_rows(self.fragments))
         self._require_budget(self._known_bad())
-        built = build(self.table, self.workload.sink.index)
-        self.table.set_live(built.version)
-        self.summary.version, self.summary.indexes = built.version, built.indexes
+        indexes = build(self.table, self.workload.sink.index)
+        version = max(one.version for one in indexes)
+        self.table.set_live(version)
+        self.summary.version, self.summary.indexes = version, indexes
         self._close("done")
 
     def stop(self) -> None:
@@ -286,7 +288,7 @@ class _Run:
 
     def _known_bad(self) -> int:
         """Return how many objects have bad rows, those of earlier runs included: what `live` would be without."""
-        return max(self.tally.touched, self.lake.quarantine(self.table.name).count_objects())
+        return max(self.tally.touched, count_objects(self.lake.quarantine(self.table.name)))
 
     def _require_budget(self, bad: int) -> None:
         budget = self.workload.check.budget
@@ -320,4 +322,16 @@ class _Run:
         self._note()
 
     def _note(self) -> None:
-        self.lake.runs().put(asdict(self.summary), started_at=self.started_at)
+        summary = self.summary
+        self.lake.runs().put(
+            Run(
+                run_id=summary.run_id,
+                workload=summary.workload,
+                dataset=summary.dataset,
+                status=summary.status,
+                started_at=self.started_at,
+                finished_at=None if summary.status == "running" else datetime.now(UTC),
+                version=summary.version,
+                summary=asdict(summary),
+            )
+        )
