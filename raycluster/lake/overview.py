@@ -1,0 +1,59 @@
+"""A dataset becomes what people want to know of it: counts, columns, indexes, versions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from raycluster.lake.lake import Lake
+from raycluster.lake.quarantine import Quarantine
+
+
+def count_objects(quarantine: Quarantine) -> int:
+    """Return how many objects have at least one row in quarantine; memory grows with them."""
+    return len({one for batch in quarantine.known() for one in batch.column("object_id").to_pylist()})
+
+
+def overview(lake: Lake, name: str) -> dict[str, Any]:
+    """Return one line about a dataset; rows as readers see them, or of the latest version where none is live."""
+    table = lake.existing(name)
+    live = table.live()
+    return {
+        "name": name,
+        "live": live,
+        "version": table.version(),
+        "rows": table.count_rows(version=live),
+        "quarantined": sum(lake.quarantine(name).counts().values()),
+    }
+
+
+def describe(lake: Lake, name: str) -> dict[str, Any]:
+    """Return all about a dataset: counts by modality and code, columns, indexes, versions with tags and runs."""
+    table = lake.existing(name)
+    dataset = table.open(table.live())
+    modalities = Counter[str]()
+    for batch in dataset.to_batches(columns=["modality"]):
+        modalities.update(batch.column("modality").to_pylist())
+    return {
+        **overview(lake, name),
+        "uri": table.uri,
+        "modalities": dict(modalities.most_common()),
+        "codes": lake.quarantine(name).counts(),
+        "columns": [{"name": one.name, "type": str(one.type)} for one in table.schema(dataset.version)],
+        "encoders": table.encoders(dataset.version),
+        "indexes": _indexes(dataset),
+        "versions": table.history(),
+    }
+
+
+def _indexes(dataset: Any) -> list[dict[str, Any]]:
+    """Return each index with the rows that it covers; the others are searched exactly, beside it."""
+    rows = {fragment.fragment_id: fragment.count_rows() for fragment in dataset.get_fragments()}
+    return [
+        {
+            "column": found["fields"][0],
+            "kind": found["type"].lower(),
+            "rows": sum(rows.get(fragment, 0) for fragment in found["fragment_ids"]),
+        }
+        for found in dataset.list_indices()
+    ]
