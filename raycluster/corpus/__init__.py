@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -142,16 +141,13 @@ def _picked(origin: Origin, pick: Pick, folder: Path) -> Iterator[tuple[str, Pat
         found |= matches
     for pattern in pick.skip:
         found -= set(folder.glob(f"{pick.under}/{pattern}" if pick.under else pattern))
-    for path in sorted(found)[: pick.limit]:
-        name = re.sub(r"[^\w.]+", "-", path.name.removesuffix(".gz"))
-        yield f"{pick.to}/{_spoken(name) if pick.names == 'unicode' else name}", path
-
-
-def _spoken(name: str) -> str:
-    """Turn `1f431.webp`, a character's number, into `cat-face.webp`, its name."""
-    number, _, suffix = name.partition(".")
-    character = unicodedata.name(chr(int(number, 16)))
-    return f"{character.lower().replace(' ', '-')}.{suffix}"
+    taken = sorted(found)[: pick.limit]
+    if pick.name and len(taken) != 1:
+        raise InvalidUse(f"{pick.name!r} is the name for {len(taken)} files of {origin.name}", fix="take one file")
+    for path in taken:
+        # A blank or a bracket in a name would have to be quoted in every shell and URL.
+        plain = re.sub(r"[^\w.]+", "-", path.name.removesuffix(".gz"))
+        yield f"{pick.to}/{pick.name or plain}", path
 
 
 def _remade(planned: dict[str, Planned], wanted: tuple[Made, ...]) -> Iterator[Planned]:
@@ -182,7 +178,7 @@ def _folders(target: Path, planned: dict[str, Planned]) -> dict[str, tuple[int, 
     for to in sorted(planned):
         files, size = folders.get(to.rpartition("/")[0], (0, 0))
         folders[to.rpartition("/")[0]] = (files + 1, size + (target / to).stat().st_size)
-    return folders
+    return dict(sorted(folders.items()))
 
 
 def _write_sources(target: Path, planned: dict[str, Planned], missing: tuple[Missing, ...]) -> None:

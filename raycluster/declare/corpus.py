@@ -32,7 +32,7 @@ class Pick:
     under: str = ""  # put before every pattern of `take`
     skip: tuple[str, ...] = ()
     limit: Annotated[int, Field(gt=0)] | None = None  # the first so many, in the order of their names
-    names: Literal["file", "unicode"] = "file"  # unicode: 1f431.webp becomes cat-face.webp
+    name: Place | None = None  # for the one file taken, instead of its own
 
 
 @dataclass(frozen=True, kw_only=True)
