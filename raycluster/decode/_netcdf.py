@@ -6,6 +6,7 @@ A variable with few places beside time (stations, levels) is one channel a place
 from __future__ import annotations
 
 import itertools
+import mmap
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ def read_netcdf(source: str | bytes) -> Recording:
     """
     netcdf = need("netCDF4", '"raycluster[sensor]"')
     try:
-        dataset = netcdf.Dataset("memory", memory=source) if isinstance(source, bytes) else netcdf.Dataset(source)
+        dataset = _open(netcdf, source)
     except (OSError, RuntimeError) as error:
         raise _verdict(source, error) from error
     time = _find_time(dataset)
@@ -58,13 +59,23 @@ def read_netcdf(source: str | bytes) -> Recording:
     )
 
 
+def _open(netcdf: Any, source: str | bytes) -> Any:
+    if isinstance(source, bytes):
+        return netcdf.Dataset("memory", memory=source)
+    with open(source, "rb") as file:
+        if file.read(3) != _CLASSIC:
+            return netcdf.Dataset(source)
+        # From a path, the library reads zeros where a classic file is cut; from memory, it says so.
+        return netcdf.Dataset("memory", memory=mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
 def _verdict(source: str | bytes, error: Exception) -> BadMedia:
     if isinstance(source, bytes):
         head, size = source[:64], len(source)
     else:
         with open(source, "rb") as file:
             head, size = file.read(64), file.seek(0, 2)
-    if head.startswith(_HDF5):
+    if head.startswith(_HDF5) and head[8] <= 3:
         # Where HDF5 says that the file ends, by the version of its superblock. Source: HDF5 file format, III.A.
         place = 40 if head[8] < 2 else 28
         if int.from_bytes(head[place : place + 8], "little") > size:
@@ -141,7 +152,7 @@ def _places(name: str, variable: Any, time: str, part: slice) -> Iterator[tuple[
     axis = variable.dimensions.index(time)
     index = tuple(part if number == axis else slice(None) for number in range(variable.ndim))
     # values: (step, place, ...) float64, NaN where the fill value stands
-    values = np.moveaxis(_plain(variable[index]), axis, 0)
+    values: Any = np.moveaxis(_plain(variable[index]), axis, 0)
     shape = values.shape[1:]
     if np.prod(shape, dtype=int) <= _PLACES:
         for place in itertools.product(*map(range, shape)):
