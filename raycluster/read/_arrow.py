@@ -69,9 +69,9 @@ class ArrowStore(Store):
         return Found(uri, f"{found.size}-{found.mtime_ns}", found.size)
 
 
-def _has_changed(metadata: dict[bytes, bytes] | None, version: str) -> bool:
+def _has_changed(metadata: dict[str, bytes] | None, version: str) -> bool:
     """Say whether a response's headers contradict the version that was listed; no where they do not tell."""
-    size, modified = (metadata or {}).get(b"Content-Length"), (metadata or {}).get(b"Last-Modified")
+    size, modified = (metadata or {}).get("Content-Length"), (metadata or {}).get("Last-Modified")
     listed_size, _, listed_time = version.partition("-")
     if size is None or modified is None or not listed_time.isdecimal():
         return False

@@ -128,13 +128,14 @@ def referred(named: Iterable[tuple[str, str | None]], *, timeout: float) -> Iter
         for own, text in named:
             if text is None or not text.strip():
                 held.append(Reference(uri=own, version=ABSENT, size=0, locator=NULL))
-            elif (uri := require_uri(text.strip())) not in seen:
-                seen.add(uri)
-                yield uri
+            else:
+                yield require_uri(text.strip())
 
     for found in look_up(new(), timeout=timeout):
         yield from _drain(held)
-        yield reference(found)
+        if found.uri not in seen:
+            seen.add(found.uri)
+            yield reference(found)
     yield from _drain(held)
 
 

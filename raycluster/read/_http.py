@@ -105,7 +105,7 @@ def _session() -> Any:
     session.max_redirects = _MOST_REDIRECTS
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # many threads share the session
     patience = Patience(
-        total=_RETRIES, read=0, status_forcelist=_BUSY, backoff_factor=0.5, raise_on_status=False, redirect=0
+        total=_RETRIES, connect=2, read=0, status_forcelist=_BUSY, backoff_factor=0.5, raise_on_status=False, redirect=0
     )
     adapter = requests.adapters.HTTPAdapter(pool_maxsize=64, max_retries=patience)
     session.mount("http://", adapter)

@@ -88,9 +88,7 @@ def _any(patterns: Iterable[str]) -> re.Pattern[str]:
     try:
         return re.compile("|".join(map(glob_translate, patterns)) or r"(?!)")
     except (ValueError, re.error) as error:
-        raise InvalidUse(
-            f"a pattern among {list(patterns)} is wrong: {error}", fix="write ** between slashes"
-        ) from error
+        raise InvalidUse(f"a pattern is wrong: {error}", fix="write ** alone between slashes") from error
 
 
 def _literal_parts(pattern: str) -> list[str]:

@@ -31,10 +31,10 @@ class LocalStore(Store):
         folder = local_path(uri)
         prefix = local_uri(folder).rstrip("/") + "/"
         with os.scandir(folder) as entries:  # names are sorted, details asked for one by one: a folder may be large
-            ordered = sorted(entries, key=lambda entry: in_order(entry.name, is_folder=entry.is_dir()))
+            ordered = sorted(entries, key=lambda entry: in_order(entry.name, is_folder=_is_folder(entry)))
         for entry in ordered:
             child = prefix + quote_from_bytes(os.fsencode(entry.name))
-            if not entry.is_symlink() and entry.is_dir():
+            if not entry.is_symlink() and _is_folder(entry):
                 yield Found(child, is_folder=True)
             elif (found := _follow(entry, child)) and not (found.is_folder and _is_loop(entry, folder)):
                 yield found
@@ -90,6 +90,13 @@ def _follow(entry: os.DirEntry[str], uri: str) -> Found | None:
     except OSError:  # a link to itself, or a folder whose names may be listed and no more
         return Found(uri, ABSENT)
     return _found(uri, found) if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) else None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_loop(entry: os.DirEntry[str], folder: str) -> bool:

@@ -343,7 +343,8 @@ def _by_model(sample: Sample) -> MediaType:
     if not any(sample.head):
         raise BadMedia("corrupt", "its first bytes are all zero, as in a file that was never written")
     guess = ask_magika(sample.head)
-    sure = guess.score >= 0.9  # below, magika's own evaluation has it wrong about one time in ten
+    # Below that score magika's own evaluation has it wrong about one time in ten.
+    sure = guess.score >= 0.9 and guess.output.group != "unknown"
     if sure and guess.output.group in ("image", "audio", "video", "document"):
         return MediaType(guess.output.group, guess.output.mime_type)
     looks = f"it looks like {guess.output.description} ({guess.output.mime_type})" if sure else "its format is unknown"

@@ -42,14 +42,10 @@ class Files(Loading):
         if listed is None:
             return
         seen: set[str] = set()  # a list may name a uri twice anywhere: about 150 bytes of memory a line
-
-        def new(uri: str) -> bool:
-            if uri in seen or any(place.covers(uri) for place in found):
-                return False
-            seen.add(uri)
-            return True
-
-        yield from look_up(filter(new, lines(listed, timeout=self.timeout)), timeout=self.timeout)
+        for one in look_up(lines(listed, timeout=self.timeout), timeout=self.timeout):
+            if one.uri not in seen and not any(place.covers(one.uri) for place in found):
+                seen.add(one.uri)
+                yield one
 
     def get(self, reference: Reference) -> Media:
         """Return one file with its bytes."""
