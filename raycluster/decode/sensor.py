@@ -47,7 +47,6 @@ class Sensor(Decode):
     features: ClassVar[dict[str, pa.DataType]] = {
         "recorded_at": pa.timestamp("us", "UTC"),  # the window's first sample; null where time is only relative
         "clock": pa.string(),  # where time is read from, in words
-        "duration": pa.float64(),  # seconds from the window's first sample to its last
         "channels": pa.int32(),
         "samples": pa.int64(),  # of all channels
         "rate": pa.int32(),  # Hz; null below one sample in two seconds
@@ -84,7 +83,7 @@ class Sensor(Decode):
                 end_seconds=end - windows.start,
                 text=spoken(window, figures, recording, windows),
                 thumbnail=drawn(window, recording, windows),
-                features={"recorded_at": at, "clock": recording.clock, "duration": end - start, **figures},
+                features={"recorded_at": at, "clock": recording.clock, **figures},
             )
 
     def _recording(self, media: Media) -> Recording:
