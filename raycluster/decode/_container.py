@@ -15,8 +15,9 @@ from raycluster.row import Media
 
 # Sample entries of protected streams. Source: ISO/IEC 14496-12, 8.12; `drm*` are Apple's.
 _ENCRYPTED = {"enca", "encv", "drms", "drmi", "drmt"}
-# Formats without a header that counts: ffmpeg guesses their duration from their size, so it cannot be missed.
-_GUESSED = {"mp3", "aac", "ac3", "eac3", "dts", "amr", "amrnb", "amrwb", "mpeg", "mpegts", "h264", "hevc", "loas"}
+# Formats whose header counts what follows, and of which `ends_early` knows nothing. Others guess their duration from
+# their size, or declare it before an edit list trims it.
+_COUNTED = {"flac", "flv", "asf", "tta", "wv", "ape", "caf"}
 # Encoders pad and trim; less than this is never a lost end.
 _SLACK_SECONDS, _SLACK_SHARE = 1.0, 0.02
 # A player skips a damaged packet without notice; above this share of packets nobody would call it playing.
@@ -90,19 +91,13 @@ def seconds(container: Any, stream: Any) -> float | None:
     return None if container.duration is None else container.duration / 1e6
 
 
-def declared(container: Any, stream: Any) -> float | None:
-    """Return the duration that the file itself declares for a stream; None where it is a guess or another stream's."""
-    if container.format.name in _GUESSED or (stream.duration is None and len(container.streams) > 1):
-        return None
-    return seconds(container, stream)
-
-
-def check_end(reached: float, promised: float | None) -> None:
-    """Refuse a stream that ended long before it said it would.
+def check_end(container: Any, stream: Any, reached: float) -> None:
+    """Refuse a stream that ended long before its header said it would.
 
     Raises:
         BadMedia: `truncated`.
     """
+    promised = seconds(container, stream) if container.format.name in _COUNTED else None
     if promised is not None and promised - reached > max(_SLACK_SECONDS, _SLACK_SHARE * promised):
         raise BadMedia("truncated", f"it ends after {reached:.1f} s of {promised:.1f} s")
 

@@ -135,7 +135,7 @@ class Audio(Decode):
                 yield _Window(number - 1, mono.take(self._size), crest.take(edge - crest.taken))
         if not crest.total:
             raise BadMedia("empty", "it holds no sound: not one sample")
-        _container.check_end(crest.total / source, _container.declared(container, stream))
+        _container.check_end(container, stream, crest.total / source)
         mono.append(resampler.finish())
         if mono.length >= _TINY * self._size or not number:
             yield _Window(number, mono.take(mono.length), crest.take(crest.length))
