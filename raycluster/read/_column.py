@@ -81,7 +81,8 @@ def cells(batch: Any, column: str) -> pa.Array:
         found = batch.column(first)
         for part in rest:
             found = pc.struct_field(found, part)
-    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    return found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
 
 
 def window_rows(size: float) -> int:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import IO
 from urllib.parse import quote_from_bytes
 
+import pyarrow as pa
+
 from raycluster.read._store import ABSENT, CHUNK_BYTES, Changed, Found, Store, in_order, local_path, local_uri
 
 
@@ -56,9 +58,9 @@ class LocalStore(Store):
             if _version(os.fstat(file.fileno())) != before:
                 raise OSError("it changed while it was read: run again when it is complete")
 
-    def open(self, uri: str) -> IO[bytes]:
+    def open(self, uri: str) -> pa.NativeFile:
         """Return the file."""
-        return open(local_path(uri), "rb")
+        return pa.OSFile(local_path(uri), "rb")
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Rows of Parquet files become objects: a column holds their bytes, or the URIs where they lie.
 
 Listing reads no payload: footers, and the `id` or URI column. A worker reads a row group once, forward, a window of
-rows at a time, however large it is.
+rows at a time. What is in memory is a few windows and one page of the file; pyarrow writes up to 1024 rows a page
+unless `write_batch_size` says less.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -75,21 +77,27 @@ class Parquet(Loading):
 
     def _kind(self, found: Found) -> bool | None:
         """Say whether the column holds URIs; None where the file cannot be opened."""
-        footer = self._footer(found)
-        if footer is None:
-            return None
-        schema, where = footer.schema_arrow, shown(found.uri)
+        with self._opened(found) as file:
+            if file is None:
+                return None
+            schema, where = file.schema_arrow, shown(found.uri)
         if self.id is not None:
             column_type(schema, self.id, where=where)
         return holds_uris(column_type(schema, self.column, where=where), self.column, where=where)
 
-    def _footer(self, found: Found) -> Any:
-        """Open a file; None where it is damaged."""
+    @contextmanager
+    def _opened(self, found: Found) -> Iterator[Any]:
+        """Open a file to list it; None where it is damaged."""
         try:
-            return _open(store_of(found.uri, timeout=self.timeout).open(found.uri))
-        except (pa.ArrowInvalid, OSError) as error:
-            if _is_damage(error, found.uri):
-                return None
+            with store_of(found.uri, timeout=self.timeout).open(found.uri) as file:
+                try:
+                    opened = _open(file)
+                except (pa.ArrowInvalid, OSError) as error:
+                    if not _is_damage(error, found.uri):
+                        raise
+                    opened = None
+                yield opened
+        except OSError as error:
             fault = f"{shown(found.uri)} cannot be read: {say(error)}"
             raise InvalidUse(fault, fix="check address and access") from error
 
@@ -105,23 +113,22 @@ class Parquet(Loading):
 
     def _uris(self, found: Found) -> Iterator[tuple[str, str | None]]:
         row = 0
-        for batch in self._footer(found).iter_batches(columns=[self.column]):
-            for text in cells(batch, self.column).to_pylist():
-                yield cell_uri(found.uri, row), text
-                row += 1
+        with self._opened(found) as file:
+            for batch in file.iter_batches(columns=[self.column]):
+                for text in cells(batch, self.column).to_pylist():
+                    yield cell_uri(found.uri, row), text
+                    row += 1
 
     def _rows(self, found: Found) -> Iterator[Reference]:
-        file, keys = self._footer(found), Keys(self.id or "", shown(found.uri))
-        number = 0
-        for group in range(file.num_row_groups):
-            size = round(_average(file, group, self.column))
-            names = self._names(file, group)
-            for row in range(file.metadata.row_group(group).num_rows):
-                key = number if names is None else keys.check(names[row].as_py())
-                yield Reference(
-                    uri=cell_uri(found.uri, key), version=found.version, size=size, locator=f"{group}:{row}"
-                )
-                number += 1
+        keys, number = Keys(self.id or "", shown(found.uri)), 0
+        with self._opened(found) as file:
+            for group in range(file.num_row_groups):
+                size = round(_average(file, group, self.column))
+                names = self._names(file, group)
+                for row in range(file.metadata.row_group(group).num_rows):
+                    uri = cell_uri(found.uri, number if names is None else keys.check(names[row].as_py()))
+                    yield Reference(uri=uri, version=found.version, size=size, locator=f"{group}:{row}")
+                    number += 1
 
     def _names(self, file: Any, group: int) -> pa.Array | None:
         if self.id is None:
@@ -211,15 +218,25 @@ class _Group:
         self.windows = file.iter_batches(batch_size=rows, row_groups=[group], columns=[column], use_threads=False)
         self.kept: deque[tuple[int, pa.Array]] = deque(maxlen=_KEPT_WINDOWS)
         self.next = 0  # the first row not read yet
+        self.broken: Exception | None = None  # what stopped it: Arrow cannot go on behind a damaged page
 
     def has_passed(self, row: int) -> bool:
         return row < self.next and not any(start <= row < start + len(window) for start, window in self.kept)
 
     def cell(self, row: int) -> memoryview | None:
         while row >= self.next:
-            window = cells(next(self.windows), self.column)
-            self.kept.append((self.next, window))
-            self.next += len(window)
+            self._advance()
         start, window = next(kept for kept in self.kept if kept[0] <= row < kept[0] + len(kept[1]))
         found = window[row - start]
         return memoryview(found.as_buffer()) if found.is_valid else None
+
+    def _advance(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+        try:
+            window = cells(next(self.windows), self.column)
+        except Exception as error:
+            self.broken = error
+            raise
+        self.kept.append((self.next, window))
+        self.next += len(window)
