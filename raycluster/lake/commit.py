@@ -30,7 +30,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -42,12 +41,12 @@ from lance.schema import LanceSchema
 
 from raycluster.errors import CommitConflict, LakeError, NotFound
 from raycluster.lake import store
+from raycluster.lake.sql import any_of
 from raycluster.lake.table import COMMIT, ENCODERS, Table
 
 _ATTEMPTS = 16
 _FIRST_PAUSE = 0.02  # seconds; doubled each time, up to _LONGEST_PAUSE, times a random factor: about 20 s in all
 _LONGEST_PAUSE = 2.0
-_IDS_A_FILTER = 1000  # 67 kB of SQL
 _ROW_BITS = 32  # a row address is the fragment's number, then the row's place in it
 
 
@@ -199,11 +198,8 @@ def _uris(table: Table, fragments: list[FragmentMetadata]) -> Iterator[str]:
 def _places(dataset: Any, object_ids: set[str]) -> dict[int, list[int]]:
     """Return where the rows of these objects lie: fragment -> places in it."""
     rows: dict[int, list[int]] = defaultdict(list)
-    ids = iter(sorted(object_ids))
-    while part := list(islice(ids, _IDS_A_FILTER)):
-        listed = ",".join("'" + one.replace("'", "''") + "'" for one in part)
-        scanner = dataset.scanner(columns=[], filter=f"object_id IN ({listed})", with_row_address=True)
-        for batch in scanner.to_batches():
+    for part in any_of("object_id", sorted(object_ids)):
+        for batch in dataset.scanner(columns=[], filter=part, with_row_address=True).to_batches():
             for address in batch.column("_rowaddr").to_pylist():
                 rows[address >> _ROW_BITS].append(address & ((1 << _ROW_BITS) - 1))
     return rows

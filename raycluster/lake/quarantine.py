@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from raycluster.errors import QUARANTINE_CODES, InvalidUse
 from raycluster.lake.columns import PRIMARY_KEY
-from raycluster.lake.register import Register, quoted
+from raycluster.lake.register import Register
+from raycluster.lake.sql import condition, quoted
 from raycluster.row import row_id
 from raycluster.stage import unknown
 
@@ -88,8 +89,8 @@ class Quarantine:
         if limit < 0:
             raise InvalidUse(f"limit {limit} is negative", where="limit")
         wanted = [f"code = {quoted(code)}"] if code else []
-        wanted += [f"({where})"] if where else []
-        batches = self._register.scan(" AND ".join(wanted) or None)
+        wanted += [f"({condition(where)})"] if where else []
+        batches = self._register.scan(" AND ".join(wanted) or None, said=where)
         table = pa.Table.from_batches(batches, SCHEMA).sort_by([("at", "descending"), ("uri", "ascending")])
         rows: list[dict[str, Any]] = table.slice(0, limit).to_pylist()
         return rows

@@ -1,4 +1,4 @@
-"""A question becomes hits, or a key its row: what readers ask of one version of a dataset.
+"""A question becomes hits, a key its row, a filter its pages: what readers ask of one version of a dataset.
 
 Vector search is cosine, exact where no index covers a row; text search is BM25; hybrid fuses both lists by rank (RRF).
 A filter always applies before ranking, so `k` hits come back wherever `k` rows match.
@@ -7,19 +7,20 @@ A filter always applies before ranking, so `k` hits come back wherever `k` rows 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from lance.dataset import ColumnOrdering
 from lance.query import MatchQuery
 from pydantic import Field
 
-from raycluster.errors import InvalidUse, NotFound, RayclusterError
+from raycluster.errors import InvalidUse, LakeError, NotFound, RayclusterError
 from raycluster.lake import store
 from raycluster.lake.columns import is_blob
-from raycluster.lake.register import quoted
+from raycluster.lake.sql import condition, quoted, wrong
 from raycluster.lake.table import LIVE, Table, require_column
 
 Mode = Literal["vector", "text", "hybrid"]
@@ -31,6 +32,7 @@ _MOST_HITS = 10_000
 _RRF_K = 60
 _FUSED_DEPTH = 4  # each list is asked for so many times k
 _REFINE = 5  # quantised distances order 5 k candidates, exact ones the k: recall@10 .996 at 100,000 x 384
+# Partitions looked into at least; more where a filter leaves fewer than k rows in these.
 _PROBES = 32
 
 
@@ -43,7 +45,7 @@ class Question:
     text: str | None = None
     column: str = "vector"  # in which space `vector` lies
     k: Annotated[int, Field(gt=0, le=_MOST_HITS)] = 10
-    filter: str | None = None
+    filter: str | None = None  # SQL
     columns: tuple[str, ...] = ANSWER
     version: int | str = LIVE
     weights: tuple[float, float] = (1.0, 1.0)  # of vector and text, when both are asked
@@ -57,100 +59,118 @@ class Answer:
     hits: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Which rows are wanted, in the order of their ids."""
+
+    limit: Annotated[int, Field(gt=0, le=_MOST_HITS)] = 100
+    after: str | None = None  # the last id of the page before
+    filter: str | None = None
+    columns: tuple[str, ...] | None = None  # None: all but pictures
+    version: int | str = LIVE
+
+
 def search(table: Table, question: Question) -> Answer:
     """Answer a question.
 
     The score of a hit is the cosine similarity (mode vector), BM25 (text), or the fused reciprocal rank (hybrid).
 
     Raises:
-        InvalidUse: says which field of the question is wrong.
+        InvalidUse: `where` names the field of the question that is wrong.
         NotFound: no such dataset or version.
     """
     dataset = table.open(question.version, cached=True)
     _require_sense(dataset, question)
-    scores = _ranked(dataset, question)
-    ids = list(scores)
-    rows = _take(dataset, ids, question.columns)
-    hits = [{**row, "score": scores[row_id]} for row_id, row in zip(ids, rows, strict=True)]
+    if question.mode == "vector":
+        hits = _by_vector(dataset, question, question.k)
+    elif question.mode == "text":
+        hits = _by_text(dataset, question, question.k)
+    else:
+        depth = question.k * _FUSED_DEPTH
+        lists = [_by_vector(dataset, question, depth), _by_text(dataset, question, depth)]
+        hits = fuse(lists, question.weights)[: question.k]
+    for hit in hits:
+        del hit["_rowid"]
     return Answer(version=int(dataset.version), hits=hits)
 
 
-def _ranked(dataset: Any, question: Question) -> dict[int, float]:
-    """Return row id -> score, best first."""
-    if question.mode == "vector":
-        return _by_vector(dataset, question, question.k)
-    if question.mode == "text":
-        return _by_text(dataset, question, question.k)
-    depth = question.k * _FUSED_DEPTH
-    return fuse(
-        [list(_by_vector(dataset, question, depth)), list(_by_text(dataset, question, depth))],
-        question.weights,
-        question.k,
-    )
-
-
-def _by_vector(dataset: Any, question: Question, k: int) -> dict[int, float]:
+def _by_vector(dataset: Any, question: Question, k: int) -> list[dict[str, Any]]:
     nearest = {
         "column": question.column,
         "q": np.asarray(question.vector, np.float32),
         "k": k,
         "metric": "cosine",
-        "nprobes": _PROBES,
+        "minimum_nprobes": _PROBES,
         "refine_factor": _REFINE,
     }
-    found = _ask(dataset, question, nearest=nearest, columns=["_distance"])
-    return {row: 1.0 - distance for row, distance in _pairs(found, "_distance")}
+    hits = _ask(dataset, question, "_distance", nearest=nearest)
+    return [hit | {"score": 1.0 - distance} for hit, distance in _without(hits, "_distance")]
 
 
-def _by_text(dataset: Any, question: Question, k: int) -> dict[int, float]:
-    query = MatchQuery(question.text or "", "text")
-    return dict(_pairs(_ask(dataset, question, full_text_query=query, limit=k, columns=["_score"]), "_score"))
+def _by_text(dataset: Any, question: Question, k: int) -> list[dict[str, Any]]:
+    query = MatchQuery(question.text or "", "text")  # words only: it has no syntax that could be malformed
+    hits = _ask(dataset, question, "_score", full_text_query=query, limit=k)
+    return [hit | {"score": score} for hit, score in _without(hits, "_score")]
 
 
-def _pairs(found: pa.Table, name: str) -> list[tuple[int, float]]:
-    return list(zip(found["_rowid"].to_pylist(), found[name].to_pylist(), strict=True))
+def _without(hits: list[dict[str, Any]], rank: str) -> Iterator[tuple[dict[str, Any], float]]:
+    for hit in hits:
+        value = hit.pop(rank)
+        yield hit, value
 
 
-def _ask(dataset: Any, question: Question, **scan: Any) -> pa.Table:
+def _ask(dataset: Any, question: Question, rank: str, **scan: Any) -> list[dict[str, Any]]:
+    columns = [*dict.fromkeys(question.columns), rank]
+    where = None if question.filter is None else condition(question.filter)
+    scan |= {"columns": columns, "filter": where, "prefilter": True, "with_row_id": True}
+    hits: list[dict[str, Any]] = _scan(dataset, question.filter, scan).to_pylist()
+    return hits
+
+
+def _scan(dataset: Any, where: str | None, scan: dict[str, Any]) -> pa.Table:
+    """Read rows; `where` is the condition that a person wrote, if any."""
     try:
-        return dataset.to_table(filter=question.filter, prefilter=True, with_row_id=True, **scan)
+        return dataset.to_table(**scan)
     except (ValueError, OSError, RuntimeError) as error:
-        raise _blame(dataset, question.filter, error) from error
+        raise _blame(dataset, where, error) from error
 
 
-def _blame(dataset: Any, condition: str | None, error: Exception) -> RayclusterError:
-    """Say that a filter is wrong if it is, else that the lake cannot be read."""
-    if condition is not None:
+def _blame(dataset: Any, where: str | None, error: Exception) -> RayclusterError:
+    """Say that a person's condition is wrong if it fails alone too, else that the lake cannot be read."""
+    if where is not None:
         try:
-            dataset.scanner(columns=["id"], filter=condition, limit=1).to_table()
+            dataset.count_rows(condition(where))
         except (ValueError, OSError, RuntimeError) as reason:
-            return InvalidUse(
-                f"filter {condition!r}: {store.plain(reason)}",
-                where="filter",
-                fix="write SQL on the dataset's columns, as in: modality = 'image' AND features.width > 640",
-            )
-    return InvalidUse(f"the search failed: {store.plain(error)}")
+            return wrong(where, store.plain(reason))
+    return LakeError(f"cannot search {dataset.uri}: {store.plain(error)}", fix=store.fix_for(dataset.uri))
 
 
-def fuse(lists: Sequence[Sequence[int]], weights: Sequence[float], k: int) -> dict[int, float]:
-    """Return the k best of several ranked lists, by the weighted sum of reciprocal ranks."""
+def fuse(lists: Sequence[Sequence[dict[str, Any]]], weights: Sequence[float]) -> list[dict[str, Any]]:
+    """Merge ranked lists of hits by the weighted sum of their reciprocal ranks, best first."""
     sums: dict[int, float] = {}
+    hits: dict[int, dict[str, Any]] = {}
     for ranked, weight in zip(lists, weights, strict=True):
-        for rank, row in enumerate(ranked, start=1):
-            sums[row] = sums.get(row, 0.0) + weight / (_RRF_K + rank)
-    best = sorted(sums, key=lambda row: (-sums[row], row))[:k]
-    return {row: sums[row] for row in best}
+        for rank, hit in enumerate(ranked, start=1):
+            row_id = hit["_rowid"]
+            sums[row_id] = sums.get(row_id, 0.0) + weight / (_RRF_K + rank)
+            hits[row_id] = hit
+    return [{**hits[row_id], "score": sums[row_id]} for row_id in sorted(sums, key=lambda one: (-sums[one], one))]
 
 
 def _require_sense(dataset: Any, question: Question) -> None:
-    if not 0 < question.k <= _MOST_HITS:
-        raise InvalidUse(f"k is {question.k}", where="k", fix=f"ask for 1 to {_MOST_HITS} hits")
-    for name in question.columns:
-        require_answerable(dataset, name)
+    _require_size("k", question.k)
+    _require_answerable(dataset, question.columns)
     if question.mode in ("vector", "hybrid"):
         _require_vector(dataset, question)
     if question.mode in ("text", "hybrid") and not (question.text or "").strip():
         raise InvalidUse("a text search needs text", where="text")
+    if min(question.weights) < 0 or not max(question.weights) > 0:
+        raise InvalidUse(f"weights {question.weights} leave nothing to rank by", where="weights")
+
+
+def _require_size(name: str, size: int) -> None:
+    if not 0 < size <= _MOST_HITS:
+        raise InvalidUse(f"{name} is {size}", where=name, fix=f"ask for 1 to {_MOST_HITS}")
 
 
 def _require_vector(dataset: Any, question: Question) -> None:
@@ -170,36 +190,43 @@ def _require_vector(dataset: Any, question: Question) -> None:
         raise InvalidUse("the vector is zero or not finite, so it points nowhere", where="vector")
 
 
-def require_answerable(dataset: Any, name: str) -> None:
-    """Check that a column can be part of an answer.
+def _require_answerable(dataset: Any, names: Sequence[str]) -> None:
+    for name in names:
+        if is_blob(require_column(dataset, name, "columns")):
+            raise InvalidUse(f"column {name!r} holds pictures", where="columns", fix="ask for them one by one, by id")
+
+
+def _readable(dataset: Any) -> list[str]:
+    return [one.name for one in dataset.schema if not is_blob(one)]
+
+
+def rows(table: Table, page: Page) -> pa.Table:
+    """Return one page of rows; a full one has a next, after its last `id`.
 
     Raises:
-        InvalidUse: it does not exist, or holds pictures.
+        InvalidUse: `where` names the field of the page that is wrong.
+        NotFound: no such dataset or version.
     """
-    if is_blob(require_column(dataset, name.partition(".")[0], "columns")):
-        raise InvalidUse(f"column {name!r} holds pictures", where="columns", fix="ask for them one by one, by id")
-
-
-def _take(dataset: Any, row_ids: list[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return rows in the order of their ids."""
-    if not row_ids:
-        return []
-    rows: list[dict[str, Any]] = dataset._take_rows(row_ids, columns=list(columns)).to_pylist()
-    return rows
+    dataset = table.open(page.version, cached=True)
+    _require_size("limit", page.limit)
+    _require_answerable(dataset, page.columns or ())
+    columns = list(dict.fromkeys(("id", *(page.columns or _readable(dataset)))))
+    wanted = [condition(page.filter)] if page.filter is not None else []
+    wanted += [f"id > {quoted(page.after)}"] if page.after else []
+    where = " AND ".join(wanted) or None
+    scan = {"columns": columns, "filter": where, "limit": page.limit, "order_by": [ColumnOrdering("id")]}
+    return _scan(dataset, page.filter, scan)
 
 
 def row(table: Table, key: str, *, version: int | str = LIVE) -> dict[str, Any]:
-    """Return one row by its id, without its thumbnail.
+    """Return one row by its id, without its picture.
 
     Raises:
         NotFound: no such row in that version.
     """
     dataset = table.open(version, cached=True)
-    columns = [one.name for one in dataset.schema if not is_blob(one)]
-    found: list[dict[str, Any]] = dataset.to_table(columns=columns, filter=f"id = {quoted(key)}").to_pylist()
-    if not found:
-        raise NotFound(f"dataset {table.name!r} has no row {key!r} in version {dataset.version}")
-    return found[0]
+    found: dict[str, Any] = _one(table, dataset, key, columns=_readable(dataset)).to_pylist()[0]
+    return found
 
 
 def thumbnail(table: Table, key: str, *, version: int | str = LIVE) -> bytes | None:
@@ -209,11 +236,17 @@ def thumbnail(table: Table, key: str, *, version: int | str = LIVE) -> bytes | N
         NotFound: no such row in that version.
     """
     dataset = table.open(version, cached=True)
-    found = dataset.to_table(columns=[], filter=f"id = {quoted(key)}", with_row_id=True)
+    found = _one(table, dataset, key, columns=[], with_row_id=True)
+    with store.explained(table.uri):
+        picture = dataset.take_blobs("thumbnail", ids=found["_rowid"].to_pylist())[0]
+        if picture is None:
+            return None
+        with picture:
+            return bytes(picture.readall()) or None
+
+
+def _one(table: Table, dataset: Any, key: str, **scan: Any) -> pa.Table:
+    found = _scan(dataset, None, {"filter": f"id = {quoted(key)}", **scan})
     if not found.num_rows:
         raise NotFound(f"dataset {table.name!r} has no row {key!r} in version {dataset.version}")
-    picture = dataset.take_blobs("thumbnail", ids=found["_rowid"].to_pylist())[0]
-    if picture is None:
-        return None
-    with picture:
-        return bytes(picture.readall()) or None
+    return found

@@ -10,14 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lance
 import pyarrow as pa
 
-from raycluster.errors import InvalidUse
+from raycluster.errors import LakeError
 from raycluster.lake import store
-from raycluster.lake.write import STORAGE_VERSION
-
-_KEYS_A_FILTER = 1000  # 67 kB of SQL
+from raycluster.lake.sql import any_of, wrong
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,8 @@ class Register:
         if not rows.num_rows:
             return
         with store.explained(self.uri, "write to"):
-            merge = self._created().merge_insert(self.key)
+            store.create(self.uri, self.schema)
+            merge = store.open_dataset(self.uri).merge_insert(self.key)
             merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
     def remove(self, keys: Sequence[str], *, column: str | None = None) -> int:
@@ -47,56 +45,36 @@ class Register:
         with store.explained(self.uri, "write to"):
             dataset = store.open_dataset(self.uri)
             before = dataset.count_rows()
-            for predicate in _predicates(column or self.key, keys):
+            for predicate in any_of(column or self.key, keys):
                 if dataset.count_rows(predicate):
                     dataset.delete(predicate)
             return int(before - dataset.count_rows())
 
     def get(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the rows with these keys, by key."""
-        found = (batch for predicate in _predicates(self.key, keys) for batch in self.scan(predicate))
+        found = (batch for predicate in any_of(self.key, keys) for batch in self.scan(predicate))
         return {row[self.key]: row for batch in found for row in batch.to_pylist()}
 
     def scan(
-        self, where: str | None = None, *, columns: list[str] | None = None, limit: int | None = None
+        self, where: str | None = None, *, columns: list[str] | None = None, said: str | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield rows, streaming; nothing where the table does not exist. `where` is SQL.
+        """Yield rows, streaming; nothing where the table does not exist.
+
+        Args:
+            where: SQL.
+            columns: None for all.
+            said: the part of `where` that a person wrote, to be named when it is wrong.
 
         Raises:
-            InvalidUse: the SQL is wrong.
+            InvalidUse: what the person wrote is wrong.
         """
         if not store.exists(self.uri):
             return
         dataset = store.open_dataset(self.uri)
         try:
-            yield from dataset.to_batches(columns=columns, filter=where, limit=limit)
-        except (ValueError, OSError) as error:
-            if where is None:
-                with store.explained(self.uri):
-                    raise
-            raise InvalidUse(f"filter {where!r}: {store.plain(error)}", where="filter") from error
-
-    def _created(self) -> Any:
-        if not store.exists(self.uri):
-            try:
-                lance.write_dataset(
-                    self.schema.empty_table(),
-                    self.uri,
-                    data_storage_version=STORAGE_VERSION,
-                    enable_stable_row_ids=True,
-                )
-            except OSError:
-                if not store.exists(self.uri):  # else another driver was faster
-                    raise
-        return store.open_dataset(self.uri)
-
-
-def _predicates(column: str, values: Sequence[str]) -> Iterator[str]:
-    for start in range(0, len(values), _KEYS_A_FILTER):
-        listed = ",".join(quoted(one) for one in values[start : start + _KEYS_A_FILTER])
-        yield f"{column} IN ({listed})"
-
-
-def quoted(text: str) -> str:
-    """Return text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
+            yield from dataset.to_batches(columns=columns, filter=where)
+        except (ValueError, OSError, RuntimeError) as error:
+            if said is not None:
+                raise wrong(said, store.plain(error)) from error
+            fix = store.fix_for(self.uri)
+            raise LakeError(f"cannot read {self.uri}: {store.plain(error)}", fix=fix) from error

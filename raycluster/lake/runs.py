@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from raycluster.errors import NotFound
 from raycluster.lake.columns import PRIMARY_KEY
-from raycluster.lake.register import Register, quoted
+from raycluster.lake.register import Register
+from raycluster.lake.sql import quoted
 from raycluster.stage import unknown
 
 Status = Literal["running", "done", "failed", "stopped"]

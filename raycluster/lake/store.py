@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import lance
+import pyarrow as pa
+from lance import LanceDataset, LanceOperation, Transaction
 from lance.file import LanceFileSession
 
 from raycluster.errors import LakeError, NotFound, RayclusterError
 
 # Lance ends its messages with the place in its own source that raised them.
 _RUST_PLACE = re.compile(r",? ?/[^ ]+\.rs:\d+(:\d+)?")
+_PREFIX = re.compile(r"^(?:(?:Invalid user input|External error|LanceError\(\w+\)): )+")
 _FIX_LOCAL = "check the path and its permissions; name the lake with --lake or RAYCLUSTER_LAKE"
 _FIX_REMOTE = "check the bucket, the credentials (AWS_*, GOOGLE_*, AZURE_*) and, off AWS, AWS_ENDPOINT_URL"
 
@@ -38,7 +41,7 @@ def fix_for(uri: str) -> str:
 
 def plain(error: BaseException) -> str:
     """Return Lance's message without the names of its source files."""
-    return _RUST_PLACE.sub("", str(error)).strip()
+    return _PREFIX.sub("", _RUST_PLACE.sub("", str(error)).strip())
 
 
 @contextmanager
@@ -83,6 +86,23 @@ def open_dataset(uri: str, version: int | str | None = None, *, cached: bool = F
         if "was not found" in text:
             raise NotFound(f"there is no dataset at {uri}", fix="list them: raycluster datasets") from error
         raise LakeError(f"cannot read {uri}: {text}", fix=fix_for(uri)) from error
+
+
+def create(uri: str, schema: pa.Schema) -> None:
+    """Create an empty dataset, unless there is one: also when others do so at the same moment.
+
+    `lance.write_dataset` looks first and creates then; in between it overwrites what another process has made, rows
+    and all (40 times of 60, eight threads, pylance 14.0.2). An Overwrite of version 0 without retries is refused where
+    anything exists.
+    """
+    if exists(uri):
+        return
+    nothing = Transaction(0, LanceOperation.Overwrite(schema, []))
+    try:
+        LanceDataset.commit(uri, nothing, max_retries=0, enable_stable_row_ids=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        if not exists(uri):
+            raise LakeError(f"cannot create {uri}: {plain(error)}", fix=fix_for(uri)) from error
 
 
 def folders(uri: str) -> list[str]:

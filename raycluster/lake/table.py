@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raycluster.errors import InvalidUse, NotFound
 from raycluster.lake import store
 from raycluster.lake.columns import inside, outside, require_fit
-from raycluster.lake.write import STORAGE_VERSION, Sink, sink
+from raycluster.lake.sql import condition, wrong
+from raycluster.lake.write import Sink, sink
+from raycluster.stage import unknown
 
 LIVE = "live"
 # Facts about a dataset lie in its schema's metadata: every commit carries them on, and a version keeps its own.
@@ -77,15 +78,8 @@ class Table:
             Mismatch: the dataset lacks a column or has it with another type.
         """
         if not self.exists():
-            empty = inside(schema.with_metadata({ENCODERS: json.dumps(list(encoders)).encode()})).empty_table()
-            try:
-                with store.explained(self.uri, "create"):
-                    lance.write_dataset(
-                        empty, self.uri, data_storage_version=STORAGE_VERSION, enable_stable_row_ids=True
-                    )
-            except Exception:
-                if not self.exists():  # else another driver was faster, and its columns are checked below
-                    raise
+            facts = {ENCODERS: json.dumps(list(encoders)).encode()}
+            store.create(self.uri, inside(schema.with_metadata(facts)))
         dataset = self.open()
         require_fit(self.name, schema, outside(dataset.schema))
         return sink(self.uri, dataset)
@@ -114,9 +108,18 @@ class Table:
         return found
 
     def count_rows(self, *, filter: str | None = None, version: int | str | None = None) -> int:  # noqa: A002
-        """Count rows; `filter` is SQL."""
-        with store.explained(self.uri):
-            return int(self.open(version).count_rows(filter))
+        """Count rows; `filter` is SQL.
+
+        Raises:
+            InvalidUse: the filter is wrong.
+        """
+        dataset = self.open(version)
+        if filter is None:
+            return int(dataset.count_rows())
+        try:
+            return int(dataset.count_rows(condition(filter)))
+        except (ValueError, OSError, RuntimeError) as error:
+            raise wrong(filter, store.plain(error)) from error
 
     def known(self, version: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield `uri` and `object_id` of every object, streaming: at least one row each, repeats next to it dropped."""
@@ -175,11 +178,17 @@ def _by_version(entry: dict[str, Any]) -> int:
 
 
 def require_column(dataset: Any, name: str, where: str) -> pa.Field:
-    """Return a column's field.
+    """Return a column's field; `name` may lead into structs, as in `features.width`.
 
     Raises:
-        InvalidUse: no such column; lists those that exist.
+        InvalidUse: no such column; says the nearest.
     """
-    if name not in dataset.schema.names:
-        raise InvalidUse(f"there is no column {name!r}", where=where, fix=f"columns: {', '.join(dataset.schema.names)}")
-    return dataset.schema.field(name)
+    names = dataset.schema.names
+    fields = {one.name: one for one in dataset.schema}
+    for part in name.split("."):
+        if part not in fields:
+            fix = unknown("column", part, list(fields) or names).fix
+            raise InvalidUse(f"there is no column {name!r}", where=where, fix=fix)
+        found = fields[part]
+        fields = {one.name: one for one in found.type} if pa.types.is_struct(found.type) else {}
+    return found

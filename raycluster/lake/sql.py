@@ -1,0 +1,60 @@
+"""Keys become SQL filters of bounded size, and a person's filter one condition that can be put in brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from raycluster.errors import InvalidUse
+
+_VALUES_A_FILTER = 1000  # 67 kB of SQL with ids
+
+
+def quoted(text: str) -> str:
+    """Return text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def any_of(column: str, values: Iterable[str]) -> Iterator[str]:
+    """Yield filters that together select the rows whose column has one of these values."""
+    left = iter(values)
+    while part := list(islice(left, _VALUES_A_FILTER)):
+        yield f"{column} IN ({','.join(map(quoted, part))})"
+
+
+def condition(text: str) -> str:
+    """Return a person's filter in brackets, once it is sure to be one whole condition.
+
+    Lance ignores whatever follows a complete one, as in `a = 1; b = 2` or `a = 1 ANDD b = 2`; brackets make that an
+    error, and keep the filter together when another is added.
+
+    Raises:
+        InvalidUse: brackets or quotes that do not match, a comment, a semicolon, or nothing at all.
+    """
+    depth = 0
+    quote = ""
+    for place, sign in enumerate(text):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"`":
+            quote = sign
+        elif sign == ";" or text[place : place + 2] in ("--", "/*"):
+            raise wrong(text, f"{text[place : place + 2].strip()!r} at character {place + 1} does not belong there")
+        else:
+            depth += (sign == "(") - (sign == ")")
+            if depth < 0:
+                raise wrong(text, f"the bracket at character {place + 1} closes nothing")
+    if depth or quote:
+        raise wrong(text, f"a {quote or 'bracket'} is not closed")
+    if not text.strip():
+        raise wrong(text, "it is empty")
+    return f"({text})"
+
+
+def wrong(text: str, reason: str) -> InvalidUse:
+    """Say what is wrong with a filter."""
+    return InvalidUse(
+        f"{text!r} is no condition: {reason}",
+        where="filter",
+        fix="write SQL on the dataset's columns, as in: modality = 'image' AND features.width > 640",
+    )
