@@ -171,5 +171,8 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
 
     out = io.BytesIO()
     # 64 colours hold every shade of a drawing; a palette makes the file a third of the size.
-    Image.fromarray(pixels).quantize(64, Image.Quantize.FASTOCTREE).save(out, "PNG")
+    drawing = Image.fromarray(pixels).quantize(64, Image.Quantize.FASTOCTREE)
+    # The palette is of averages: white would come out as 254.
+    drawing.putpalette([255 if value >= 253 else value for value in drawing.getpalette() or []])
+    drawing.save(out, "PNG")
     return out.getvalue()

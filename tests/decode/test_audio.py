@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from raycluster.decode.audio import Audio, Resampler, downmix, measure
+from raycluster.decode._sound import Resampler, downmix
+from raycluster.decode.audio import Audio, measure
 from raycluster.errors import BadMedia
 from raycluster.row import Media
 
