@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raycluster.errors import BadMedia, InvalidUse
 from raycluster.read import Reference
@@ -77,6 +76,8 @@ def cells(batch: Any, column: str) -> pa.Array:
     if column in batch.schema.names:
         found = batch.column(column)
     else:
+        import pyarrow.compute as pc  # takes 40 ms
+
         first, *rest = column.split(".")
         found = batch.column(first)
         for part in rest:

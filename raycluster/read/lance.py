@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raycluster.errors import BadMedia, InvalidUse, RayclusterError
-from raycluster.lake.foreign import Foreign
 from raycluster.read import Reference
 from raycluster.read._column import Keys, cell_uri, cells, column_type, holds_uris, referred, refuse, window_rows
 from raycluster.read._listing import batches, require_uri
 from raycluster.read._load import Loading
 from raycluster.read._store import CHUNK_BYTES, Found, is_local, local_path, shown
 from raycluster.row import Media
+
+if TYPE_CHECKING:
+    from raycluster.lake.foreign import Foreign
 
 # Windows of rows kept: read-ahead threads ask for neighbouring rows in any order.
 _KEPT_WINDOWS = 6
@@ -56,8 +57,8 @@ class Lance(Loading):
     def _table(self, version: int | str | None) -> Foreign:
         uri = require_uri(self.uri)
         place = local_path(uri) if is_local(uri) else uri
-        # Only a numbered version never moves: the latest, or a tag, is looked up each time.
-        return _foreign(place, version, os.getpid()) if isinstance(version, int) else Foreign(place, version)
+        # Only a numbered version stays what it is; the latest, or a tag, is looked up anew.
+        return _numbered(place, version) if isinstance(version, int) else _foreign(place, version)
 
     def _uris(self, table: Foreign) -> Iterator[tuple[str, str | None]]:
         uri = require_uri(self.uri)
@@ -111,13 +112,18 @@ class Lance(Loading):
 
 
 def _blob_sizes(described: pa.Array) -> list[int]:
+    import pyarrow.compute as pc
+
     return [size or 0 for size in pc.struct_field(described, "size").to_pylist()]
 
 
-@lru_cache(maxsize=_OPEN_TABLES)
-def _foreign(uri: str, version: int | str | None, process: int) -> Foreign:
-    del process  # a forked child must not share its parent's threads
+def _foreign(uri: str, version: int | str | None) -> Foreign:
+    from raycluster.lake.foreign import Foreign  # lance takes 0.4 s
+
     return Foreign(uri, version)
+
+
+_numbered = lru_cache(maxsize=_OPEN_TABLES)(_foreign)
 
 
 @lru_cache(maxsize=_OPEN_TABLES)
