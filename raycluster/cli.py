@@ -95,7 +95,7 @@ def plan(file: str, lake: str, address: str | None, as_json: bool) -> int:
     from raycluster.engine.run import prepare
     from raycluster.lake.lake import Lake
 
-    made = prepare(load_workload(file), Lake(lake), address=address, starts_ray=False)
+    made = prepare(load_workload(file), Lake(lake), address=address)
     terminal.show_plan(made, as_json=as_json)
     return 2 if made.problems else 0
 
@@ -116,7 +116,7 @@ def run(file: str, prune: bool, lake: str, address: str | None, as_json: bool) -
     with terminal.Live(quiet=as_json) as live:
         made = prepare(load_workload(file), place, address=address)
         live.planned(made)
-        summary = execute(made, place, prune=prune, observe=live.update)
+        summary = execute(made, place, address=address, prune=prune, observe=live.update)
     terminal.show_summary(summary, as_json=as_json)
     return 0 if summary.status == "done" else 1
 

@@ -1,14 +1,22 @@
 """What tests share: one Ray for the session, and settings that keep every test on this machine."""
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 # Ray turns token authentication on when it finds a token in the home folder.
 os.environ["RAY_AUTH_MODE"] = "disabled"
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("RAYCLUSTER_LAKE", None)
+
+# Private stages of tests lie beside this file; Ray's workers find them as this process does.
+HERE = str(Path(__file__).parent)
+os.environ["PYTHONPATH"] = HERE + os.pathsep + os.environ.get("PYTHONPATH", "")
+sys.path.insert(0, HERE)
 
 
 @pytest.fixture(scope="session")

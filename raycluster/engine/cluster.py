@@ -38,6 +38,13 @@ def _local_gpus() -> float:
         return 0.0
 
 
+def joins_cluster(address: str | None) -> bool:
+    """Tell whether work goes to a cluster that runs already."""
+    import ray
+
+    return bool(address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
+
+
 def connect(address: str | None = None) -> Cluster:
     """Join the cluster at `address` (or RAY_ADDRESS), or start one on this machine; describe its nodes.
 

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from raycluster.declare.workload import Workload, declaration
-from raycluster.engine.cluster import connect, here
+from raycluster.engine.cluster import connect, here, joins_cluster
 from raycluster.engine.line import Job
 from raycluster.engine.outlet import Tally
 from raycluster.engine.pipeline import messages
@@ -74,21 +74,14 @@ class Snapshot:
     stages: dict[str, Pace]
 
 
-def prepare(workload: Workload, lake: Lake, *, address: str | None = None, starts_ray: bool = True) -> Plan:
-    """List the source, read what is known, and plan; changes nothing.
-
-    Args:
-        workload: the declared job.
-        lake: where its dataset lies or will lie.
-        address: of a running cluster.
-        starts_ray: whether to connect (`run`), or to assume this machine when no address is given (`plan`).
-    """
+def prepare(workload: Workload, lake: Lake, *, address: str | None = None) -> Plan:
+    """List the source, read what is known, and plan for the cluster at `address`, or this machine; changes nothing."""
     table = lake.table(workload.sink.dataset)
     table.require_fit(schema_of(workload))
     _require_indexable(workload)
     listed = workload.source.objects()
     first = next(listed, None)  # a wrong path is said before Ray starts, which takes seconds
-    cluster = connect(address) if starts_ray or address else here()
+    cluster = connect(address) if joins_cluster(address) else here()  # starting Ray here can wait for `execute`
     return make_plan(
         workload,
         cluster,
@@ -137,9 +130,21 @@ def schema_of(workload: Workload) -> pa.Schema:
 
 
 def execute(
-    plan: Plan, lake: Lake, *, prune: bool = False, observe: Callable[[Snapshot], None] = lambda _: None
+    plan: Plan,
+    lake: Lake,
+    *,
+    address: str | None = None,
+    prune: bool = False,
+    observe: Callable[[Snapshot], None] = lambda _: None,
 ) -> Summary:
-    """Carry out a plan on the connected cluster.
+    """Carry out a plan, on the cluster it was made for.
+
+    Args:
+        plan: of `prepare`.
+        lake: where the dataset lies or will lie.
+        address: of a running cluster; None: RAY_ADDRESS, or this machine.
+        prune: whether to remove the rows of objects that the source no longer lists.
+        observe: told twice a second how far the run has come.
 
     Raises:
         Unplaceable: the cluster cannot hold a stage; nothing was written.
@@ -149,8 +154,10 @@ def execute(
     run = _Run(plan, lake, prune=prune)
     run.begin()
     try:
-        with run.watched(observe):
-            run.collect()
+        if plan.todo.num_rows:
+            connect(address)
+            with run.watched(observe):
+                run.collect()
         run.finish()
     except KeyboardInterrupt:
         run.stop()
@@ -204,6 +211,9 @@ class _Run:
         declared += [declaration("decode", stage) | {"family": "decode"} for stage in self.workload.decode]
         self.sink: Sink = self.table.create_or_check(schema_of(self.workload), declared)
         self.base = self.table.version()
+        quarantine = self.lake.quarantine(self.table.name)
+        quarantine.remove(self.plan.replaced)  # what they were is gone, whatever comes of what they are now
+        self.known_bad = count_objects(quarantine)
         self._note()
 
     @contextmanager
@@ -238,13 +248,13 @@ class _Run:
                 self.tally.add(message)
                 self.fragments += message["fragments"]
                 self.bad += message["bad"]
-                self._require_budget(self.tally.touched)
+                self._require_budget()
 
     def finish(self) -> None:
         """Commit, record the bad, prove the sums, index, and let readers see it."""
         self._land()
         self.tally.require_conservation(objects=self.plan.todo.num_rows, committed=count_rows(self.fragments))
-        self._require_budget(self._known_bad())
+        self._require_budget()
         indexes = build(self.table, self.workload.sink.index)
         version = max(one.version for one in indexes)
         self.table.set_live(version)
@@ -280,18 +290,17 @@ class _Run:
         )
         landed = commit(self.table, change)
         quarantine = self.lake.quarantine(self.table.name)
-        quarantine.remove(removed)
+        if self.prune:
+            quarantine.remove(self.plan.vanished)
         if self.workload.check.on_bad == "quarantine":
             quarantine.add(self.bad, run_id=self.summary.run_id, workload=self.workload.name)
         self.summary.version, self.summary.replaced = landed.version, landed.removed
         self.summary.rows = landed.added
 
-    def _known_bad(self) -> int:
-        """Return how many objects have bad rows, those of earlier runs included: what `live` would be without."""
-        return max(self.tally.touched, count_objects(self.lake.quarantine(self.table.name)))
-
-    def _require_budget(self, bad: int) -> None:
+    def _require_budget(self) -> None:
+        """Judge the dataset that would become live: what earlier runs found bad counts too."""
         budget = self.workload.check.budget
+        bad = self.known_bad + self.tally.touched
         listed = max(1, self.plan.listed)
         over_rate = budget.rate is not None and bad > budget.rate * listed
         if not over_rate and (budget.count is None or bad <= budget.count):

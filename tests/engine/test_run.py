@@ -1,0 +1,199 @@
+"""Real runs on a real Ray: what is new, changed, vanished, bad, deadly or too much."""
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from PIL import Image
+
+from raycluster.declare.workload import Workload, parse_workload
+from raycluster.engine.run import Summary, execute, prepare
+from raycluster.errors import InvalidUse, Mismatch, NotFound, RunFailed, Unplaceable
+from raycluster.lake.lake import Lake
+
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(300)]
+
+
+def workload(
+    corpus: Path, *, check: str = "{}", encode: str = "[{use: 'private_stages:Marking', timeout: 2s}]"
+) -> Workload:
+    return parse_workload(
+        dedent(f"""
+        apiVersion: raycluster/v1
+        kind: Workload
+        metadata: {{name: w, labels: {{team: t}}}}
+        spec:
+          source: {{files: {{paths: ["{corpus}"]}}}}
+          decode: {{text: {{chunk: 200}}, image: {{size: 32}}}}
+          encode: {encode}
+          check: {check}
+          sink: {{dataset: d}}
+        """)
+    )
+
+
+def run(work: Workload, lake: Lake, **options) -> Summary:
+    return execute(prepare(work, lake), lake, **options)
+
+
+def ids(lake: Lake, version: int | str = "live") -> list[str]:
+    return sorted(lake.table("d").open(version).to_table(columns=["id"])["id"].to_pylist())
+
+
+def marks(lake: Lake) -> dict[str, str]:
+    rows = lake.table("d").open("live").to_table(columns=["uri", "mark"]).to_pylist()
+    return {row["uri"].rsplit("/", 1)[1]: row["mark"] for row in rows}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for index in range(12):
+        (folder / f"t{index:02d}.txt").write_text(f"word{index} and some more of them, as in every sentence.\n")
+    for index in range(3):
+        Image.new("RGB", (64, 48), (80 * index, 10, 200)).save(folder / f"p{index}.png")
+    return folder
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"))
+
+
+def test_a_run_reads_only_what_is_new_or_changed(corpus: Path, lake: Lake) -> None:
+    first = run(workload(corpus), lake)
+    assert (first.status, first.objects, first.rows, first.quarantined, first.skipped) == ("done", 15, 15, 0, 0)
+    assert marks(lake)["t05.txt"] == "word5"
+    before = ids(lake)
+
+    again = run(workload(corpus), lake)
+    assert (again.rows, again.skipped, ids(lake)) == (0, 15, before)
+
+    (corpus / "t05.txt").write_text("changed text, longer than it was before.\n")
+    (corpus / "new.txt").write_text("fresh words arrive.\n")
+    (corpus / "t00.txt").unlink()
+    third = run(workload(corpus), lake)
+    assert (third.objects, third.rows, third.skipped, third.replaced) == (15, 2, 13, 1)
+    assert marks(lake)["t05.txt"] == "changed"
+    assert "t00.txt" in marks(lake)  # what vanished stays until it is pruned
+    assert len(ids(lake)) == 16
+
+    pruned = run(workload(corpus), lake, prune=True)
+    assert (pruned.rows, pruned.replaced, len(ids(lake))) == (0, 1, 15)
+
+
+def test_ids_are_the_same_in_every_lake(corpus: Path, tmp_path: Path) -> None:
+    one, two = Lake(str(tmp_path / "one")), Lake(str(tmp_path / "two"))
+    run(workload(corpus), one)
+    run(workload(corpus), two)
+    assert ids(one) == ids(two)
+
+
+def test_bad_media_land_in_quarantine_and_nothing_else_does(corpus: Path, lake: Lake) -> None:
+    (corpus / "empty.png").write_bytes(b"")
+    (corpus / "half.png").write_bytes((corpus / "p1.png").read_bytes()[:60])
+    (corpus / "raise.txt").write_text("please RAISE an error.\n")
+    summary = run(workload(corpus), lake)
+    assert (summary.rows, summary.quarantined, summary.objects) == (15, 3, 18)
+    found = {row["uri"].rsplit("/", 1)[1]: (row["code"], row["stage"]) for row in lake.quarantine("d").rows()}
+    assert found == {
+        "empty.png": ("empty", "read"),
+        "half.png": ("truncated", "image"),
+        "raise.txt": ("model_error", "private_stages"),
+    }
+    again = run(workload(corpus), lake)
+    assert (again.skipped, again.quarantined) == (18, 0)
+
+
+def test_a_modality_nobody_asked_for_is_said_so(corpus: Path, lake: Lake) -> None:
+    (corpus / "table.csv").write_text("time,temperature\n" + "\n".join(f"{i},{i * 0.5}" for i in range(50)))
+    summary = run(workload(corpus), lake)
+    assert summary.codes == {"unsupported": 1}
+    assert "decodes only text, image" in lake.quarantine("d").rows()[0]["message"]
+
+
+@pytest.mark.slow
+def test_a_crash_a_kill_and_a_hang_cost_their_objects_only(corpus: Path, lake: Lake) -> None:
+    for name, text in {"segfault": "a SEGFAULT here", "killed": "now KILLED", "hang": "let it HANG"}.items():
+        (corpus / f"{name}.txt").write_text(text + "\n")
+    summary = run(workload(corpus), lake)
+    assert (summary.status, summary.rows, summary.quarantined) == ("done", 15, 3)
+    found = {row["uri"].rsplit("/", 1)[1]: row["code"] for row in lake.quarantine("d").rows()}
+    assert found == {"segfault.txt": "corrupt", "killed.txt": "out_of_memory", "hang.txt": "timeout"}
+
+
+def test_too_many_bad_objects_fail_the_run_and_live_stays(corpus: Path, lake: Lake) -> None:
+    work = workload(corpus, check="{budget: {rate: 0.1}}")
+    run(work, lake)
+    live = lake.table("d").live()
+    for index in range(4):
+        (corpus / f"bad{index}.png").write_bytes(b"")
+    with pytest.raises(RunFailed, match=r"bad.*more than check\.budget allows \(10\.0%\)"):
+        run(work, lake)
+    assert lake.table("d").live() == live
+    assert lake.runs().recent()[0].status == "failed"
+    # Nor does running again make them good: they are judged with the dataset that would become live.
+    with pytest.raises(RunFailed, match="of 19 objects are bad"):
+        run(work, lake)
+    assert lake.table("d").live() == live
+
+
+def test_a_count_is_a_budget_too(corpus: Path, lake: Lake) -> None:
+    (corpus / "bad.png").write_bytes(b"")
+    with pytest.raises(RunFailed, match="1 of 16 objects are bad"):
+        run(workload(corpus, check="{budget: {count: 0}}"), lake)
+
+
+def test_on_bad_fail_names_the_object(corpus: Path, lake: Lake) -> None:
+    (corpus / "bad.png").write_bytes(b"")
+    with pytest.raises(RunFailed, match=r"bad\.png: empty"):
+        run(workload(corpus, check="{on_bad: fail}"), lake)
+    assert lake.table("d").live() is None
+
+
+def test_on_bad_drop_records_nothing_but_the_count(corpus: Path, lake: Lake) -> None:
+    (corpus / "bad.png").write_bytes(b"")
+    summary = run(workload(corpus, check="{on_bad: drop}"), lake)
+    assert (summary.quarantined, summary.codes) == (1, {"empty": 1})
+    assert lake.quarantine("d").rows() == []
+
+
+def test_a_plan_changes_nothing(corpus: Path, lake: Lake) -> None:
+    plan = prepare(workload(corpus), lake)
+    assert {name: count.objects for name, count in plan.counts["new"].items()} == {"image": 3, "text": 12}
+    assert not Path(lake.uri).exists()
+
+
+def test_what_cannot_be_placed_is_refused_before_anything_is_written(corpus: Path, lake: Lake) -> None:
+    work = workload(corpus, encode="[{use: 'private_stages:Marking', needs: {gpu: 1}}]")
+    with pytest.raises(Unplaceable, match="1 GPU"):
+        run(work, lake)
+    assert not Path(lake.uri).exists()
+
+
+def test_a_missing_path_is_said_before_anything_is_written(tmp_path: Path, lake: Lake) -> None:
+    with pytest.raises(InvalidUse, match="nowhere"):
+        run(workload(tmp_path / "nowhere"), lake)
+    assert not Path(lake.uri).exists()
+
+
+def test_a_dataset_that_does_not_fit_is_refused(corpus: Path, lake: Lake) -> None:
+    run(workload(corpus, encode="[]"), lake)
+    with pytest.raises(Mismatch, match="mark"):
+        run(workload(corpus), lake)
+
+
+def test_an_index_on_no_column_is_refused(corpus: Path, lake: Lake) -> None:
+    text = "[{column: vectr, kind: ivf_rq}]"
+    work = parse_workload(
+        f"{{apiVersion: raycluster/v1, kind: Workload, metadata: {{name: w, labels: {{team: t}}}}, spec: {{source: "
+        f"{{files: {{paths: ['{corpus}']}}}}, decode: {{text: {{}}}}, sink: {{dataset: d, index: {text}}}}}}}"
+    )
+    with pytest.raises(InvalidUse, match="vectr"):
+        run(work, lake)
+
+
+def test_nothing_live_is_not_found(lake: Lake) -> None:
+    with pytest.raises(NotFound):
+        lake.existing("d")

@@ -1,0 +1,50 @@
+"""Private stages, as a user's own package would hold them: encoders that fail in every way a real one can."""
+
+import ctypes
+import os
+import signal
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from raycluster.encode import Encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marking(Encode):
+    """Writes the first word of a text; dies, hangs or raises when the text says so."""
+
+    takes = "text"
+
+    @property
+    def writes(self) -> pa.Schema:
+        return pa.schema([("mark", pa.string())])
+
+    def encoder(self):
+        return self._mark
+
+    def _mark(self, texts):
+        for text in texts:
+            if "SEGFAULT" in text:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if "KILLED" in text:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if "HANG" in text:
+                ctypes.PyDLL(None).sleep(1000)  # in C, and holding the interpreter's lock
+            if "RAISE" in text:
+                raise ValueError("it says so")
+        return {"mark": [text.split()[0] for text in texts]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(Marking):
+    """Takes its time over each text."""
+
+    def encoder(self):
+        import time
+
+        def mark(texts):
+            time.sleep(0.5 * len(texts))
+            return {"mark": [text.split()[0] for text in texts]}
+
+        return mark
