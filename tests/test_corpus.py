@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet
@@ -149,20 +150,15 @@ def test_broken_files_stay_below_their_share(cache, tmp_path):
 
 
 def test_a_pattern_that_finds_nothing_is_refused(cache, tmp_path):
-    from dataclasses import replace
-
     wrong = replace(SPEECH, files=(Pick(to="speech", take=("moonshine_onnx/*.mp3",)),))
     with pytest.raises(InvalidUse, match=r"'moonshine_onnx/\*.mp3' finds no file in useful-moonshine-onnx"):
         build(Corpus(packages=(wrong,)), tmp_path, cache=cache)
 
 
 def test_two_files_with_one_name_are_refused(cache, tmp_path):
-    from dataclasses import replace
-
-    same = replace(
-        SENSORS, files=(Pick(to="speech", take=("hvsampledata/_data/stocks.csv",), name="beckett-quote.wav"),)
-    )
-    with pytest.raises(InvalidUse, match="speech/beckett-quote.wav would come from"):
+    pick = Pick(to="speech", take=("hvsampledata/_data/stocks.csv",), name="beckett-quote.wav")
+    same = replace(SENSORS, files=(pick,))
+    with pytest.raises(InvalidUse, match=r"speech/beckett-quote\.wav would come from"):
         build(Corpus(packages=(SPEECH, same)), tmp_path, cache=cache)
 
 
@@ -253,7 +249,7 @@ def test_the_sample_corpus_has_six_modalities_and_only_its_broken_files_are_bad(
             decoders[media.modality] = stage.find("decode", media.modality)().open()
         row = {field: getattr(media, field) for field in MEDIA.names} | {"content": bytes(media.read()), "path": None}
         for rows in decoders[media.modality](pyarrow.RecordBatch.from_pylist([row], MEDIA)):
-            codes |= {name: error["code"] for error in rows.column("error").to_pylist() if error}
+            codes.update((name, error["code"]) for error in rows.column("error").to_pylist() if error)
         modalities.add(media.modality)
     assert codes == {
         "broken/bomb.png": "too_large",

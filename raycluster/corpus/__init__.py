@@ -85,7 +85,7 @@ def build(corpus: Corpus, target: Path = Path("corpus"), *, cache: Path | None =
     """
     fetched = _fetch(corpus, cache)
     missing = tuple(_missing(origin, found) for origin, found in fetched if isinstance(found, RayclusterError))
-    if len(missing) == len(corpus.packages):
+    if missing and len(missing) == len(corpus.packages):
         raise missing[0].error
     planned: dict[str, Planned] = {}
     for origin, found in fetched:

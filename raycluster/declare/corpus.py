@@ -74,7 +74,7 @@ class Corpus:
     """Which files of which packages make a folder of media."""
 
     __pydantic_config__ = _STRICT
-    packages: Annotated[tuple[Origin, ...], Field(min_length=1)]
+    packages: tuple[Origin, ...]
     make: tuple[Made, ...] = ()
     broken: Broken = Broken()
 
