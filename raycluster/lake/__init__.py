@@ -10,3 +10,5 @@ import os
 
 # Lance's Rust side logs deprecation notes to stderr, in the middle of what people read; it looks here when imported.
 os.environ.setdefault("LANCE_LOG", "error")
+# Statistics of an index need not carry its centroids: 12 MB at 8,192 partitions of 384 dimensions.
+os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")

@@ -12,7 +12,7 @@ from lance.commit import CommitConflictError
 
 from raycluster.errors import CommitConflict, LakeError
 from raycluster.lake import commit as protocol
-from raycluster.lake import index
+from raycluster.lake import index, sql
 from raycluster.lake.commit import Change, Landed, commit
 from raycluster.row import object_id
 
@@ -266,7 +266,7 @@ def test_an_indexed_row_is_found_after_fragments_came_and_went(writer):
 def test_many_removals_are_split_into_small_filters(writer, monkeypatch):
     uris = [f"u{index}" for index in range(250)]
     writer.put(uris, pieces=1)
-    monkeypatch.setattr(protocol, "_IDS_A_FILTER", 60)
+    monkeypatch.setattr(sql, "_VALUES_A_FILTER", 60)
     change = Change(run_id="r", workload="w", removed=owners(uris[:249]))
     assert commit(writer.table, change).removed == 249
     assert writer.ids() == writer.rows(uris, pieces=1).slice(249)["id"].to_pylist()
