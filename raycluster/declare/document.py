@@ -54,8 +54,11 @@ class Document:
         except TypeError as error:
             self.report(f"{error}: quote the value", at)
         except ValidationError as error:
-            for mistake in error.errors():
-                self._report_pydantic(dict(mistake), adapter.json_schema(), at)
+            places = [tuple(mistake["loc"]) for mistake in error.errors()]
+            for mistake, place in zip(error.errors(), places, strict=True):
+                # a whole that fails only because a part of it did is not a mistake of its own
+                if not any(len(other) > len(place) and other[: len(place)] == place for other in places):
+                    self._report_pydantic(dict(mistake), adapter.json_schema(), at)
         return None
 
     def choose(self, value: Any, known: list[str], at: At) -> str | None:

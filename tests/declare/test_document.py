@@ -1,0 +1,79 @@
+"""Files are read with their places remembered, and every mistake is told where it stands."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from raycluster.declare.document import load, parse
+from raycluster.errors import InvalidFile, InvalidUse, NotFound
+from raycluster.units import Bytes, Resources, Seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    window: Seconds = 10.0
+    size: Bytes = 1
+    needs: Resources = Resources()
+    names: tuple[str, ...] = ()
+
+
+def mistakes(text: str) -> list[str]:
+    document = parse(text, "clip.yaml")
+    document.read(Clip, document.value, ())
+    with pytest.raises(InvalidFile) as caught:
+        document.finish()
+    return [f"{one.where} {one.message} | {one.fix}" for one in caught.value.problems]
+
+
+def test_quantities_carry_units() -> None:
+    document = parse("window: 500ms\nsize: 2GiB\nneeds: {gpu: 0.5, memory: 1 GB}\n")
+    clip = document.read(Clip, document.value, ())
+    assert clip == Clip(window=0.5, size=2 << 30, needs=Resources(gpu=0.5, memory=10**9))
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
+    found = mistakes("names: [a, 7]\nneeds:\n  gpus: 1\nwindow: 10\nsize: 3 apples\n")
+    assert [one.split()[0] for one in found] == ["clip.yaml:1:12", "clip.yaml:3:3", "clip.yaml:4:1", "clip.yaml:5:1"]
+    assert "unknown key 'gpus' | did you mean 'gpu'?" in found[1]
+    assert "10 has no unit: write it like 10s" in found[2]
+    assert "'3 apples' is not a quantity: write it like 2GiB" in found[3]
+
+
+def test_an_unknown_key_far_from_all_lists_what_is_valid() -> None:
+    assert mistakes("zzz: 1\n") == ["clip.yaml:1:1 unknown key 'zzz' | valid here: names, needs, size, window"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1\nb: 2\n", "bad.yaml:2:2: not YAML"),
+        ("a: 1\nb: 2\na: 3\n", "bad.yaml:3:1: key 'a' stands twice"),
+        ("- a\n- b\n", "bad.yaml:1:1: expected a mapping"),
+        ("", "bad.yaml:1:1: expected a mapping"),
+        ("a: 1\n--- \nb: 2\n", "not YAML"),
+        ("a: !!python/object:os.system x\n", "not YAML"),
+    ],
+)
+def test_what_is_not_one_mapping_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        parse(text, "bad.yaml")
+    assert message in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no such file"):
+        load(tmp_path / "none.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(InvalidUse, match="cannot be read"):
+        load(binary)
+
+
+def test_dates_and_other_yaml_values_do_not_crash() -> None:
+    document = parse("window: 2026-01-01\n")
+    document.read(Clip, document.value, ())
+    with pytest.raises(InvalidFile, match="quote the value"):
+        document.finish()
