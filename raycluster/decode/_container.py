@@ -47,6 +47,8 @@ def opened(media: Media) -> Iterator[Any]:
             message = f"ffmpeg cannot open it as {media.media_type or 'sound or video'}: {error.strerror}"
             raise BadMedia("corrupt" if known else "unsupported", message) from error
         with container:
+            if not len(container.streams):
+                raise BadMedia("corrupt", "its header can be read, but lists neither sound nor picture")
             yield container
 
 
@@ -116,7 +118,7 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
     """Decode the frames of a stream in order, skipping the odd damaged packet as players do.
 
     Raises:
-        BadMedia: `corrupt` where many packets are damaged, or all.
+        BadMedia: `unsupported` where packets are encrypted; `corrupt` where many are damaged, or all.
     """
     import av
 
@@ -125,6 +127,8 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
     reason = ""
     for packet in container.demux(stream):
         packets += 1
+        if packet.has_sidedata("encryption_info"):
+            raise BadMedia("unsupported", f"its {stream.type} is encrypted (common encryption, ISO/IEC 23001-7)")
         try:
             found = packet.decode()
         except av.error.FFmpegError as error:

@@ -69,7 +69,7 @@ def waveform(samples: npt.NDArray[np.float32]) -> bytes:
 
     Shapes: samples (time,) float32 in [-1, 1].
     """
-    samples = np.nan_to_num(np.asarray(samples, np.float32).reshape(-1))
+    samples = np.nan_to_num(np.asarray(samples, np.float32).reshape(-1), posinf=1.0, neginf=-1.0)
     if not len(samples):
         samples = np.zeros(1, np.float32)
     # low, high, loud: (column,) float32
