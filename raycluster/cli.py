@@ -210,3 +210,14 @@ def models(action: str, as_json: bool) -> None:
             pin = {"package": package.pin, "sha256": package.sha256, "licence": package.licence}
             found.append({"encoder": name, **pin, "cached": None if folder is None else str(folder)})
     terminal.show_models(found, as_json=as_json)
+
+
+@verb
+@click.option("--corpus", default="corpus", show_default=True, type=click.Path(), help="Where the sample corpus goes.")
+@lake_option
+def demo(corpus: str, lake: str) -> int:
+    """Build the sample corpus, run the sample workload, and search what came of it."""
+    from raycluster import demo as shown
+    from raycluster.lake.lake import Lake
+
+    return shown.demo(Lake(lake), Path(corpus))

@@ -21,7 +21,9 @@ from raycluster.lake.runs import Run
 from raycluster.plan import STATES, Plan
 from raycluster.units import show_bytes, show_seconds
 
-out = Console(highlight=False, soft_wrap=True)
+# Where there is no terminal, lines are as long as they need to be: nobody wants a log with folded tables.
+_WIDTH = None if sys.stdout.isatty() else 200
+out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _PLAIN_EVERY_SECONDS = 5.0  # where there is no terminal, a line now and then
@@ -42,7 +44,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     """Return a table; `right` names the columns of numbers."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", header_style="dim")
+        made.add_column(column, justify="right" if column in right else "left", header_style="dim", overflow="fold")
     for row in rows:
         made.add_row(*("" if cell is None else str(cell) for cell in row))
     return made

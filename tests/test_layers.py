@@ -15,7 +15,8 @@ RANKS = [
     {"plan", "lake", "fetch"},
     {"read", "decode", "encode", "check", "account", "govern", "corpus"},
     {"engine", "search"},
-    {"serve", "train"},
+    {"serve", "train", "terminal"},
+    {"demo"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

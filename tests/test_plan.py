@@ -19,6 +19,7 @@ class Step:
     name: str
     needs: Resources = Resources()
     actors: int | None = None
+    relies_on: tuple[str, ...] = ()
 
 
 def workload(*encode: Step) -> Workload:

@@ -78,13 +78,18 @@ class Workload:
     labels: dict[str, str]
     source: Any  # read.Source
     decode: tuple[Any, ...]  # decode.Decode, one a modality
-    encode: tuple[Any, ...] = ()  # encode.Encode, in order; a later one wins where two write a column
+    # encode.Encode, in order; a later one wins where two write a column. Those that a decoder relies on are added.
+    encode: tuple[Any, ...] = ()
     check: Checks = Checks()
     sink: Sink
 
     def __post_init__(self) -> None:
         if not self.labels.get("team"):
             raise InvalidUse("metadata.labels.team is missing", fix="name the team that pays, as `team: NAME`")
+        wanted = dict.fromkeys(name for decoder in self.decode for name in decoder.relies_on)
+        lacking = [name for name in wanted if name not in {encoder.name for encoder in self.encode}]
+        implied = tuple(stage.find("encode", name)() for name in lacking)
+        object.__setattr__(self, "encode", (*implied, *self.encode))  # first: others read what they write
 
 
 @dataclass(frozen=True, kw_only=True)

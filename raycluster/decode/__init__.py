@@ -39,6 +39,11 @@ class Decode(Stage):
         return self.name
 
     @property
+    def relies_on(self) -> tuple[str, ...]:
+        """Return the encoders without which some of its rows stay unfinished; a workload adds those it lacks."""
+        return ()
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Return the columns of `row.MEDIA`."""
         return tuple(MEDIA.names)

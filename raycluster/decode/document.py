@@ -51,6 +51,11 @@ class Document(Decode):
     chunk: Annotated[int, Field(ge=8)] = 200
     thumbnail: bool = True
 
+    @property
+    def relies_on(self) -> tuple[str, ...]:
+        """Return `ocr`, which reads the pages that have no text."""
+        return ("ocr",) if self.ocr else ()
+
     def decoder(self) -> Decoder:
         """Load the language model and return the function from a document to its pages or chunks."""
         identifier()

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -17,11 +18,12 @@ import pyarrow as pa
 
 from raycluster.declare.workload import Workload
 from raycluster.decode import Decode, error_batch
+from raycluster.encode import fill
 from raycluster.engine.progress import Reporter
-from raycluster.errors import BadMedia
+from raycluster.errors import BadMedia, MissingPackage
 from raycluster.plan import Pool
 from raycluster.read import Reference
-from raycluster.row import MEDIA, PAYLOAD, Media
+from raycluster.row import ERROR, MEDIA, PAYLOAD, Media
 from raycluster.stage import arm_watch
 
 # An object's rows wait for its last one in memory up to this size, beyond it in a temporary file: an hour of video
@@ -72,7 +74,12 @@ class Line:
 
     def _open(self, stage: Any) -> Callable[[pa.RecordBatch], Any]:
         if id(stage) not in self._opened:
-            self._opened[id(stage)] = stage.open()
+            try:
+                self._opened[id(stage)] = stage.open()
+            except MissingPackage as error:
+                self._opened[id(stage)] = partial(
+                    _refuse, stage, BadMedia("unsupported", f"{error.message}: {error.fix}")
+                )
         return self._opened[id(stage)]
 
     def _rows(self, unit: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -115,6 +122,16 @@ class Line:
     def _has_work(self, stage: Any, rows: pa.RecordBatch) -> bool:
         column = rows.column(stage.reads[0]) if stage.reads[0] in rows.schema.names else None
         return column is not None and column.null_count < rows.num_rows
+
+
+def _refuse(stage: Any, verdict: BadMedia, rows: pa.RecordBatch) -> Any:
+    """Stand in for a stage whose package is missing: its own rows are bad, the others go on."""
+    if isinstance(stage, Decode):
+        media = Media(**rows.drop_columns(["content"]).to_pylist()[0], content=b"")
+        return iter([error_batch(media, verdict)])
+    usable = rows.column(stage.reads[0]).is_valid().to_numpy(False)
+    errors = {int(index): verdict for index in np.flatnonzero(usable)}
+    return fill(_with_columns(rows, stage), pa.schema([("error", ERROR)]), {"error": {}}, errors)
 
 
 def _with_columns(rows: pa.RecordBatch, stage: Any) -> pa.RecordBatch:

@@ -32,8 +32,15 @@ class ArrowStore(Store):
         return self._found(found)
 
     def children(self, uri: str) -> Iterator[Found]:
-        """Yield the objects and prefixes directly below a prefix."""
-        listed = self.files.get_file_info(pafs.FileSelector(self._path(uri)))
+        """Yield what lies directly below a prefix; on GCS all objects below it, in one piece.
+
+        Arrow does not list folders of GCS that have no object of their own, so that going down folder by folder would
+        miss what is in them. Delete this when https://github.com/apache/arrow/issues/35993 is closed.
+        """
+        everything = self.scheme == "gs"
+        listed = self.files.get_file_info(pafs.FileSelector(self._path(uri), recursive=everything))
+        if everything:
+            listed = [found for found in listed if found.type == pafs.FileType.File]
         listed.sort(key=lambda found: in_order(found.path, is_folder=found.type == pafs.FileType.Directory))
         return map(self._found, listed)
 

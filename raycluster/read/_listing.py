@@ -55,18 +55,19 @@ class Globs:
         self.only = _any([only, f"{only}/**"] if only else ["**"])
         if only:
             wanted = [f"{only}/"] if wanted == ["**"] else wanted
-        self.explicit = _any([pattern for pattern in wanted if re.search(r"(^|/)\.", pattern)])
+        dotted = [pattern for pattern in wanted if re.search(r"(^|/)\.", pattern)]
+        self.names_hidden, self.hidden = bool(dotted), _any(dotted)
         self.starts = [_literal_parts(pattern) for pattern in wanted]
 
     def takes(self, path: str) -> bool:
         """Say whether a file is meant, by its path below the place."""
         if not (self.only.match(path) and self.include.match(path)) or self._is_excluded(path):
             return False
-        return not _is_hidden(path) or bool(self.explicit.match(path))
+        return not _is_hidden(path) or bool(self.hidden.match(path))
 
     def enters(self, path: str) -> bool:
         """Say whether anything in a folder can be meant."""
-        if self.exclude.match(path) or (_is_hidden(path) and not self.explicit.pattern):
+        if self.exclude.match(path) or (_is_hidden(path) and not self.names_hidden):
             return False
         parts = path.split("/")
         return any(all(a == b for a, b in zip(start, parts, strict=False)) for start in self.starts)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Windows of rows kept: read-ahead threads ask for neighbouring rows in any order.
 _KEPT_WINDOWS = 6
 _OPEN_TABLES = 4
+_OPENING = threading.Lock()  # those threads share one open table, also when all of them want it at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,9 @@ class Lance(Loading):
         try:
             table = self._table(version)
             if not table.is_blob(self.column):
-                yield _windows(table, self.column).cell(row)
+                with _OPENING:
+                    windows = _windows(table, self.column)
+                yield windows.cell(row)
                 return
             with table.blob(self.column, row) as blob:
                 while part := blob.read(chunk):

@@ -41,6 +41,7 @@ _KEPT_WINDOWS = 6
 # Row groups open at once in a file: threads at the end of one and at the start of the next.
 _OPEN_GROUPS = 2
 _OPEN_FILES = 4
+_OPENING = threading.Lock()  # read-ahead threads share one open file, also when all of them want it at once
 _BUFFER_BYTES = 1 << 20  # read from the store at once while a column is decoded
 
 
@@ -152,7 +153,9 @@ class Parquet(Loading):
         refuse(reference.locator, shown(table))
         group, row = map(int, (reference.locator or "").split(":"))
         try:
-            content = _reader(table, reference.version, self.column, self.timeout).cell(group, row)
+            with _OPENING:
+                reader = _reader(table, reference.version, self.column, self.timeout)
+            content = reader.cell(group, row)
         except (pa.ArrowInvalid, OSError) as error:
             if _is_damage(error, table):
                 raise BadMedia("corrupt", f"row {row} of row group {group} cannot be decoded: {error}") from error

@@ -52,7 +52,8 @@ def test_every_key_of_the_design_is_read() -> None:
     assert work.labels["team"] == "discovery"
     assert [type(stage).__name__ for stage in work.decode] == ["Image", "Audio", "Video", "Text", "Document", "Sensor"]
     assert work.decode[1].window == 10.0
-    assert work.encode[1].needs.gpu == 0.5
+    assert [stage.name for stage in work.encode] == ["ocr", "whisper", "minilm", "efficientnet"]  # ocr for documents
+    assert work.encode[2].needs.gpu == 0.5
     assert work.check.budget.rate == 0.05
     assert work.sink.index == (Index(column="vector", kind="ivf_rq"), Index(column="text", kind="fts"))
 
