@@ -262,9 +262,10 @@ def test_permissions() -> None:
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
         folder = Path(name)
         folder.chmod(0o755)
-        fill(folder, "open.jpg", "secret.jpg", "closed/x.jpg", "names_only/y.jpg")
+        fill(folder, "open.jpg", "secret.jpg", "closed/x.jpg", "names_only/y.jpg", ".git/z.jpg")
         (folder / "secret.jpg").chmod(0)
         (folder / "closed").chmod(0)
+        (folder / ".git").chmod(0)  # hidden: nobody even looks into it
         (folder / "names_only").chmod(0o744)
         script = _AS_NOBODY.format(folder=name)
         checkout = Path(__file__).parent.parent.parent
