@@ -87,7 +87,7 @@ def commit(table: Table, change: Change) -> Landed:
             time.sleep(random.uniform(0.5, 1.5) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1)))
         try:
             dataset = table.open()
-            if _has_landed(table, dataset, fragments, tried):
+            if _has_landed(table, dataset, fragments=fragments, tried=tried):
                 return Landed(version=dataset.version, added=added, removed=_noted_removals(dataset, change))
             step = _Step.prepare(table, dataset, change, fragments)
             if step is None:
@@ -145,7 +145,7 @@ class _Step:
         return LanceDataset.commit(dataset, transaction, max_retries=0)
 
 
-def _has_landed(table: Table, dataset: Any, fragments: list[FragmentMetadata], tried: int | None) -> bool:
+def _has_landed(table: Table, dataset: Any, *, fragments: list[FragmentMetadata], tried: int | None) -> bool:
     ours = _names(fragments)
     if not ours:
         return False

@@ -142,16 +142,24 @@ class Table:
         """Return the version that readers see; None before the first run has finished."""
         return self.tags().get(LIVE) if self.exists() else None
 
-    def set_live(self, version: int) -> None:
-        """Let readers see `version` from now on."""
+    def set_live(self, version: int) -> int:
+        """Let readers see `version` from now on, unless another run has shown them a later one; return what they see.
+
+        Later versions hold all that earlier ones do: of two runs that end together, the last to come here must not
+        hide what the other has shown.
+        """
         with store.explained(self.uri, "tag"):
             tags = self.open().tags
             try:
                 tags.create(LIVE, version)
             except (OSError, ValueError):
-                if LIVE not in tags.list():
+                live = self.live()
+                if live is None:
                     raise
+                if version <= live:
+                    return live
                 tags.update(LIVE, version)
+            return version
 
     def history(self, limit: int = 20) -> list[dict[str, Any]]:
         """Return the last versions, newest first: version, at, rows, tags, and the commit that its rows come from."""

@@ -106,7 +106,6 @@ def test_features_are_matched_by_name(writer):
     assert second is None
 
 
-@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(writer):
     """One 100 MB stream of pictures; Python holds a few batches of it at a time."""
     sink = writer.table.create_or_check(writer.schema())
