@@ -114,12 +114,13 @@ def test_a_file_that_was_changed_or_removed_is_put_right(cache, tmp_path):
 
 def test_without_npm_and_apt_get_the_rest_is_built_and_the_gap_is_named(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    report = build(Corpus(packages=(DOCX, SPEECH, PROMPTS)), tmp_path / "corpus", cache=cache)
+    pictures = replace(DOCX, name="pictures", files=(Pick(to="photos", take=("*.jpg",)),))
+    report = build(Corpus(packages=(DOCX, SPEECH, PROMPTS, pictures)), tmp_path / "corpus", cache=cache)
     assert list(report.folders) == ["speech"]
-    assert [missing.folders for missing in report.missing] == [("documents",), ("prompts",)]
+    assert [missing.folders for missing in report.missing] == [("documents",), ("prompts",), ("photos",)]
     assert all(isinstance(missing.error, MissingPackage) for missing in report.missing)
-    assert "documents: mammoth (npm)" in str(report)
-    assert "npm is not installed" in str(report)
+    assert "missing in documents, photos: mammoth, pictures (npm): npm is not installed" in str(report)
+    assert len(report.gaps()) == 2
     sources = (tmp_path / "corpus/SOURCES.md").read_text()
     assert "Missing: asterisk-core-sounds-en (apt), for prompts." in sources
 

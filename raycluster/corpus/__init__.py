@@ -18,7 +18,7 @@ from pathlib import Path
 
 from raycluster.corpus.remake import remake
 from raycluster.declare.corpus import Corpus, Made, Origin, Pick
-from raycluster.errors import InvalidUse, RayclusterError
+from raycluster.errors import InvalidUse, MissingPackage, RayclusterError
 from raycluster.fetch import Package, fetch
 from raycluster.units import show_bytes
 
@@ -54,12 +54,10 @@ class Planned:
 class Missing:
     """A package that could not be had, and the folders that lack its files."""
 
+    client: str
     package: str
     folders: tuple[str, ...]
     error: RayclusterError
-
-    def __str__(self) -> str:
-        return f"missing in {', '.join(self.folders)}: {self.package}: {self.error}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,20 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{folder}: {files} files, {show_bytes(size)}" for folder, (files, size) in self.folders.items()]
-        return "\n".join([*lines, *(str(missing) for missing in self.missing)])
+        return "\n".join([*lines, *self.gaps()])
+
+    def gaps(self) -> list[str]:
+        """Say what is missing and why: a client that is not installed once, with all that would come through it."""
+        groups: dict[str, list[Missing]] = {}
+        for missing in self.missing:
+            whole = isinstance(missing.error, MissingPackage)
+            groups.setdefault(missing.client if whole else missing.package, []).append(missing)
+        gaps = []
+        for group in groups.values():
+            packages = ", ".join(missing.package for missing in group)
+            folders = dict.fromkeys(folder for missing in group for folder in missing.folders)
+            gaps.append(f"missing in {', '.join(folders)}: {packages} ({group[0].client}): {group[0].error}")
+        return gaps
 
 
 def build(corpus: Corpus, target: Path = Path("corpus"), *, cache: Path | None = None) -> Report:
@@ -115,7 +126,7 @@ def _fetch(corpus: Corpus, cache: Path | None) -> list[tuple[Origin, Path | Rayc
 
 def _missing(origin: Origin, error: RayclusterError) -> Missing:
     folders = tuple(dict.fromkeys(pick.to for pick in origin.files))
-    return Missing(package=f"{origin.name} ({origin.client})", folders=folders, error=error)
+    return Missing(client=origin.client, package=origin.name, folders=folders, error=error)
 
 
 def _add(planned: dict[str, Planned], files: Iterator[Planned] | list[Planned]) -> None:
@@ -192,7 +203,7 @@ def _write_sources(target: Path, planned: dict[str, Planned], missing: tuple[Mis
             lines += [f"- {count} from {origin.name} {origin.version} ({origin.client}). {origin.attribution}"]
             lines += [f"  Licence: {origin.licence}."]
         lines += [f"- {file.to} was made from {file.made.of} (`{file.made.how}`)." for file in here if file.made] + [""]
-    lines += [f"Missing: {absent.package}, for {', '.join(absent.folders)}." for absent in missing]
+    lines += [f"Missing: {absent.package} ({absent.client}), for {', '.join(absent.folders)}." for absent in missing]
     text = "\n".join(lines).rstrip() + "\n"
     path = target / SOURCES
     if not path.is_file() or path.read_text("utf-8") != text:
