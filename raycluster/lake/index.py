@@ -121,7 +121,8 @@ def _said(dataset: Any, index: Index, *, state: State, rows: int, reason: str = 
 
 def _segments(dataset: Any, name: str) -> list[set[int]]:
     """Return which fragments each part of an index covers; none where it does not exist."""
-    return [set(one["fragment_ids"]) for one in dataset.list_indices() if one["name"] == name]
+    found = (one for one in dataset.describe_indices() if one.name == name)
+    return [set(segment.fragment_ids) for one in found for segment in one.segments]
 
 
 def _update(dataset: Any, index: Index, *, name: str, segments: int, rows: int) -> None:

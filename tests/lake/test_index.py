@@ -19,10 +19,11 @@ def states(made):
 def covered(table):
     dataset = table.open()
     fragments = {one.fragment_id for one in dataset.get_fragments()}
-    found: dict[str, set[int]] = {}
-    for one in dataset.list_indices():
-        found.setdefault(one["name"], set()).update(one["fragment_ids"])
-    return {name for name, held in found.items() if held >= fragments}
+    return {
+        one.name
+        for one in dataset.describe_indices()
+        if set().union(*(segment.fragment_ids for segment in one.segments)) >= fragments
+    }
 
 
 def test_built_then_current_then_updated(copy, writer_of):
@@ -141,8 +142,7 @@ def test_segments_are_joined_before_they_are_many(copy, writer_of, monkeypatch):
     for number in range(7):
         writer_of(copy).put([f"more/{number}"], base=copy.version(), seed=number)
         build(copy, DECLARED)
-        segments = [one["name"] for one in copy.open().list_indices()]
-        most = max(most, *map(segments.count, segments))
+        most = max(most, *(len(one.segments) for one in copy.open().describe_indices()))
         assert len(covered(copy)) == 4
     assert 1 < most <= 3
 
