@@ -328,3 +328,10 @@ def test_any_order_of_steps_keeps_table_and_model_equal(writer, seed):
         assert Counter(found) == {object_id(uri, str(version)): 2 for uri, version in model.items()}
         for uri in rng.sample(sorted(model), min(3, len(model))):
             assert dataset.count_rows(f"object_id = '{object_id(uri, str(model[uri]))}'") == 2
+
+
+def test_a_base_before_the_dataset_existed(writer):
+    assert writer.table.version() == 0
+    writer.put(["a", "b"])
+    writer.put(["b", "c"], base=0)
+    assert writer.ids() == writer.ids_of(["a", "b", "c"])
