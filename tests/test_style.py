@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "raycluster"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 40
-MAX_PARAMETERS = 7
+MAX_PARAMETERS = 5
 FORBIDDEN_MODULES = {"utils", "helpers", "common", "core", "base", "manager"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

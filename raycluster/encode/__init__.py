@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -77,51 +77,41 @@ class Encode(Stage):
     def open(self) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
         """Return the work on a batch of rows: the same rows, in order, with the written columns filled."""
         encoder = self.encoder()
-        size = [self.batch]  # shrinks when memory runs out, and stays so: the next batch would not fit either
+        batch = self.batch  # shrinks when memory runs out, and stays so: the next batch would not fit either
 
         def encode(rows: pa.RecordBatch) -> pa.RecordBatch:
-            chosen, inputs = self._inputs(rows)
-            order = sorted(range(len(inputs)), key=lambda index: self.weight(inputs[index]))
-            values: dict[str, dict[int, Any]] = {name: {} for name in self.writes.names}
-            errors: dict[int, BadMedia] = {}
+            nonlocal batch
+            inputs = sorted(self._inputs(rows), key=lambda one: self.weight(one[1]))
+            made = _Made(values={name: {} for name in self.writes.names}, batch=batch)
             start = 0
-            while start < len(order):
-                part = order[start : start + size[0]]
+            while start < len(inputs):
+                part = inputs[start : start + made.batch]
                 start += len(part)
-                self._attempt(encoder, part, inputs, chosen, values, errors, size)
-            return fill(rows, self.writes, values, errors)
+                self._attempt(encoder, part, made)
+            batch = made.batch
+            return fill(rows, self.writes, made.values, made.errors)
 
         return encode
 
-    def _attempt(
-        self,
-        encoder: Encoder,
-        part: list[int],
-        inputs: list[Any],
-        chosen: list[int],
-        values: dict[str, dict[int, Any]],
-        errors: dict[int, BadMedia],
-        size: list[int],
-    ) -> None:
-        """Encode `part`; on failure try its halves, down to the one row that is to blame."""
+    def _attempt(self, encoder: Encoder, part: list[tuple[int, Any]], made: _Made) -> None:
+        """Encode `part` (rows' indices and inputs); on failure try its halves, down to the one row that is to blame."""
         try:
             with watch(self.timeout):
-                computed = encoder([inputs[index] for index in part])
+                computed = encoder([payload for _, payload in part])
         except Exception as error:  # noqa: BLE001 - one bad row never costs its batch
-            out_of_memory = _is_out_of_memory(error)
             if len(part) == 1:
-                errors[chosen[part[0]]] = self._verdict(error)
+                made.errors[part[0][0]] = self._verdict(error)
                 return
             half = len(part) // 2
-            if out_of_memory:
-                size[0] = max(1, min(size[0], half))
-            for piece in (part[:half], part[half:]):
-                self._attempt(encoder, piece, inputs, chosen, values, errors, size)
+            if _is_out_of_memory(error):
+                made.batch = min(made.batch, half)
+            self._attempt(encoder, part[:half], made)
+            self._attempt(encoder, part[half:], made)
             return
         for name, column in computed.items():
-            for index, value in zip(part, column, strict=True):
+            for (index, _), value in zip(part, column, strict=True):
                 if value is not None:
-                    values[name][chosen[index]] = value
+                    made.values[name][index] = value
 
     def _verdict(self, error: Exception) -> BadMedia:
         if isinstance(error, BadMedia):
@@ -129,24 +119,31 @@ class Encode(Stage):
         message = f"{self.name}: {type(error).__name__}: {error}"
         return BadMedia("out_of_memory" if _is_out_of_memory(error) else "model_error", message)
 
-    def _inputs(self, rows: pa.RecordBatch) -> tuple[list[int], list[Any]]:
-        """Return the indices of the rows that have this payload and no error, and their payloads as arrays."""
+    def _inputs(self, rows: pa.RecordBatch) -> list[tuple[int, Any]]:
+        """Return the rows that have this payload and no error: index, and payload as text, array or bytes."""
         column = rows.column(self.takes)
         usable = np.logical_and(column.is_valid().to_numpy(False), rows.column("error").is_null().to_numpy(False))
         chosen = [int(index) for index in np.flatnonzero(usable)]
         if self.takes == "text":
-            chosen = [index for index in chosen if column[index].as_py().strip()]
-            return chosen, [column[index].as_py() for index in chosen]
-        buffers = [column[index].as_buffer() for index in chosen]
+            return [(index, column[index].as_py()) for index in chosen if column[index].as_py().strip()]
         if self.takes == "pixels":
-            return chosen, [_square(buffer) for buffer in buffers]
+            return [(index, _square(column[index].as_buffer())) for index in chosen]
         if self.takes == "samples":
             rates = rows.column("sample_rate")
-            return chosen, [
-                Sound(np.frombuffer(buffer, np.float32), rates[index].as_py())
-                for buffer, index in zip(buffers, chosen, strict=True)
+            return [
+                (index, Sound(np.frombuffer(column[index].as_buffer(), np.float32), rates[index].as_py()))
+                for index in chosen
             ]
-        return chosen, [bytes(buffer) for buffer in buffers]
+        return [(index, bytes(column[index].as_buffer())) for index in chosen]
+
+
+@dataclass(kw_only=True)
+class _Made:
+    """What has been computed of a batch of rows, by row index."""
+
+    values: dict[str, dict[int, Any]]
+    errors: dict[int, BadMedia] = field(default_factory=dict)
+    batch: int  # inputs a model call from now on
 
 
 def _square(buffer: pa.Buffer) -> npt.NDArray[np.uint8]:
@@ -167,10 +164,10 @@ def fill(
     errors: Mapping[int, BadMedia],
 ) -> pa.RecordBatch:
     """Return `rows` with new values in the columns of `schema` and new errors; other values stay."""
-    for field in schema:
-        if field.name in rows.schema.names and not values[field.name]:
+    for written in schema:
+        if written.name in rows.schema.names and not values[written.name]:
             continue
-        rows = _put(rows, field, _column(rows, field, values[field.name]))
+        rows = _put(rows, written, _column(rows, written, values[written.name]))
     if errors:
         verdicts = rows.column("error").to_pylist()
         for index, verdict in errors.items():
