@@ -88,6 +88,7 @@ class Plan:
     replaced: tuple[str, ...] = field(default=(), repr=False)  # object ids whose rows this run replaces
     vanished: tuple[str, ...] = field(default=(), repr=False)  # object ids that the source no longer lists
     problems: tuple[str, ...] = ()
+    base: int = 0  # the dataset's version that the source was compared with; 0: it did not exist
 
     @property
     def listed(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from raycluster import stage
+from raycluster.errors import BadMedia
 
 MODALITIES = ("image", "audio", "video", "text", "document", "sensor")
 
@@ -102,6 +104,16 @@ def row_schema() -> pa.Schema:
             *PAYLOAD,
         ]
     )
+
+
+def with_errors(rows: pa.RecordBatch, errors: Mapping[int, BadMedia]) -> pa.RecordBatch:
+    """Return rows with the verdicts of `errors` (row index -> verdict) beside those that are there."""
+    if not errors:
+        return rows
+    verdicts = rows.column("error").to_pylist()
+    for index, verdict in errors.items():
+        verdicts[index] = {"code": verdict.code, "message": verdict.message}
+    return rows.set_column(rows.schema.get_field_index("error"), "error", pa.array(verdicts, ERROR))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from raycluster.errors import BadMedia
-from raycluster.row import MEDIA, Media, Piece, features_type, row_schema
+from raycluster.row import MEDIA, Media, Piece, features_type, row_schema, with_errors
 from raycluster.stage import Stage, watch
 
 # A batch of pieces is handed on at this many rows or bytes, whichever comes first, so that an hour of video
@@ -154,9 +154,7 @@ def batch_of(media: Media, pieces: list[Piece]) -> pa.RecordBatch:
 
 def error_batch(media: Media, verdict: BadMedia) -> pa.RecordBatch:
     """Return one row that says why this object cannot be used."""
-    rows = batch_of(media, [Piece()])
-    error = pa.array([{"code": verdict.code, "message": verdict.message}], rows.schema.field("error").type)
-    return rows.set_column(rows.schema.get_field_index("error"), rows.schema.field("error"), error)
+    return with_errors(batch_of(media, [Piece()]), {0: verdict})
 
 
 __all__ = ["Decode", "Decoder", "bad", "batch_of", "error_batch", "features_type"]

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from raycluster.errors import BadMedia
 from raycluster.fetch import Package
-from raycluster.row import ERROR
+from raycluster.row import with_errors
 from raycluster.stage import Stage, watch
 
 
@@ -168,12 +168,7 @@ def fill(
         if written.name in rows.schema.names and not values[written.name]:
             continue
         rows = _put(rows, written, _column(rows, written, values[written.name]))
-    if errors:
-        verdicts = rows.column("error").to_pylist()
-        for index, verdict in errors.items():
-            verdicts[index] = {"code": verdict.code, "message": verdict.message}
-        rows = _put(rows, pa.field("error", ERROR), pa.array(verdicts, ERROR))
-    return rows
+    return with_errors(rows, errors)
 
 
 def _column(rows: pa.RecordBatch, field: pa.Field, values: Mapping[int, Any]) -> pa.Array:

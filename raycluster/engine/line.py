@@ -18,12 +18,11 @@ import pyarrow as pa
 
 from raycluster.declare.workload import Workload
 from raycluster.decode import Decode, error_batch
-from raycluster.encode import fill
 from raycluster.engine.progress import Reporter
 from raycluster.errors import BadMedia, MissingPackage
 from raycluster.plan import Pool
 from raycluster.read import Reference
-from raycluster.row import ERROR, MEDIA, PAYLOAD, Media
+from raycluster.row import MEDIA, PAYLOAD, Media, with_errors
 from raycluster.stage import arm_watch
 
 # An object's rows wait for its last one in memory up to this size, beyond it in a temporary file: an hour of video
@@ -131,7 +130,7 @@ def _refuse(stage: Any, verdict: BadMedia, rows: pa.RecordBatch) -> Any:
         return iter([error_batch(media, verdict)])
     usable = rows.column(stage.reads[0]).is_valid().to_numpy(False)
     errors = {int(index): verdict for index in np.flatnonzero(usable)}
-    return fill(_with_columns(rows, stage), pa.schema([("error", ERROR)]), {"error": {}}, errors)
+    return with_errors(_with_columns(rows, stage), errors)
 
 
 def _with_columns(rows: pa.RecordBatch, stage: Any) -> pa.RecordBatch:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -82,13 +82,15 @@ def prepare(workload: Workload, lake: Lake, *, address: str | None = None) -> Pl
     listed = workload.source.objects()
     first = next(listed, None)  # a wrong path is said before Ray starts, which takes seconds
     cluster = connect(address) if joins_cluster(address) else here()  # starting Ray here can wait for `execute`
-    return make_plan(
+    base = table.version()  # before what it holds is read: what others commit from here on is theirs
+    plan = make_plan(
         workload,
         cluster,
         listed=_chain(first, listed),
-        known=_chain(None, table.known(), lake.quarantine(table.name).known()),
+        known=_chain(None, table.known(base or None), lake.quarantine(table.name).known()),
         modality=_peeker(workload.source),
     )
+    return replace(plan, base=base)
 
 
 def _chain(first: pa.RecordBatch | None, *rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -207,10 +209,9 @@ class _Run:
 
     def begin(self) -> None:
         """Create the dataset if it is new, and enter the run as running."""
-        declared = [declaration("encode", stage) for stage in self.workload.encode]
-        declared += [declaration("decode", stage) | {"family": "decode"} for stage in self.workload.decode]
-        self.sink: Sink = self.table.create_or_check(schema_of(self.workload), declared)
-        self.base = self.table.version()
+        self.declared = [declaration("encode", stage) for stage in self.workload.encode]
+        self.declared += [declaration("decode", stage) | {"family": "decode"} for stage in self.workload.decode]
+        self.sink: Sink = self.table.create_or_check(schema_of(self.workload), self.declared)
         quarantine = self.lake.quarantine(self.table.name)
         quarantine.remove(self.plan.replaced)  # what they were is gone, whatever comes of what they are now
         self.known_bad = count_objects(quarantine)
@@ -256,9 +257,8 @@ class _Run:
         self.tally.require_conservation(objects=self.plan.todo.num_rows, committed=count_rows(self.fragments))
         self._require_budget()
         indexes = build(self.table, self.workload.sink.index)
-        version = max(one.version for one in indexes)
-        self.table.set_live(version)
-        self.summary.version, self.summary.indexes = version, indexes
+        self.summary.version = self.table.set_live(max(one.version for one in indexes))
+        self.summary.indexes = indexes
         self._close("done")
 
     def stop(self) -> None:
@@ -286,7 +286,8 @@ class _Run:
             workload=self.workload.name,
             fragments=self.fragments,
             removed=removed,
-            base=self.base,
+            base=self.plan.base,
+            encoders=self.declared,
         )
         landed = commit(self.table, change)
         quarantine = self.lake.quarantine(self.table.name)

@@ -13,11 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from raycluster.encode import fill
 from raycluster.engine.line import Job, Line, failed
 from raycluster.errors import BadMedia
 from raycluster.read import Reference
-from raycluster.row import ERROR
+from raycluster.row import with_errors
 
 _lines: dict[int, Line] = {}  # in the child: its line, opened once
 
@@ -59,7 +58,7 @@ class Sandbox:
             reference = Reference(uri=one["uri"], version=one["version"], size=one["size"], locator=one["locator"])
             return line.blank(failed(reference, one["object_id"], verdict, "decode"))
         (rows,) = unit.combine_chunks().to_batches()
-        return line.blank(fill(rows, pa.schema([("error", ERROR)]), {"error": {}}, {0: verdict}))
+        return line.blank(with_errors(rows, {0: verdict}))
 
 
 def _work(job: Job, pool: int, unit: bytes) -> bytes:

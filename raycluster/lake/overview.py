@@ -48,12 +48,7 @@ def describe(lake: Lake, name: str) -> dict[str, Any]:
 
 def _indexes(dataset: Any) -> list[dict[str, Any]]:
     """Return each index with the rows that it covers; the others are searched exactly, beside it."""
-    rows = {fragment.fragment_id: fragment.count_rows() for fragment in dataset.get_fragments()}
     return [
-        {
-            "column": found["fields"][0],
-            "kind": found["type"].lower(),
-            "rows": sum(rows.get(fragment, 0) for fragment in found["fragment_ids"]),
-        }
-        for found in dataset.list_indices()
+        {"column": found.field_names[0], "kind": found.index_type.lower(), "rows": found.num_rows_indexed}
+        for found in dataset.describe_indices()
     ]

@@ -197,3 +197,27 @@ def test_an_index_on_no_column_is_refused(corpus: Path, lake: Lake) -> None:
 def test_nothing_live_is_not_found(lake: Lake) -> None:
     with pytest.raises(NotFound):
         lake.existing("d")
+
+
+def test_a_stage_with_its_own_actors_makes_a_second_pool_and_the_same_rows(
+    corpus: Path, lake: Lake, tmp_path: Path
+) -> None:
+    (corpus / "raise.txt").write_text("please RAISE an error.\n")
+    (corpus / "empty.txt").write_bytes(b"")
+    (corpus / "long.txt").write_text("One sentence of some words to fill a chunk. " * 400)
+    apart = workload(corpus, encode="[{use: 'private_stages:Marking', actors: 1}]")
+    plan = prepare(apart, lake)
+    assert [pool.name for pool in plan.pools] == ["text+image", "private_stages"]
+    summary = execute(plan, lake)
+    assert (summary.objects, summary.quarantined, summary.codes) == (18, 2, {"empty": 1, "model_error": 1})
+    together = Lake(str(tmp_path / "together"))
+    run(workload(corpus), together)
+    assert ids(lake) == ids(together)
+    assert marks(lake) == marks(together)
+
+
+@pytest.mark.slow
+def test_a_crash_in_a_later_pool_costs_its_object_only(corpus: Path, lake: Lake) -> None:
+    (corpus / "segfault.txt").write_text("a SEGFAULT here\n")
+    summary = run(workload(corpus, encode="[{use: 'private_stages:Marking', actors: 1}]"), lake)
+    assert (summary.status, summary.rows, summary.codes) == ("done", 15, {"corrupt": 1})
