@@ -71,17 +71,29 @@ def inside(schema: pa.Schema) -> pa.Schema:
 
 
 def require_fit(name: str, wanted: pa.Schema, found: pa.Schema) -> None:
-    """Check that a workload's columns are among the dataset's, each with its type.
+    """Check that a workload's columns are among the dataset's, each with its type, or can be added to it.
+
+    A measurement that the dataset does not have yet can (`unmeasured`): older rows have null there.
 
     Raises:
         Mismatch: names every column that is missing or of another type.
     """
+    missing = {f"column 'features.{field.name}'" for field in unmeasured(wanted, found)}
     problems = [problem for field in wanted for problem in _problems(field, found)]
+    problems = [problem for problem in problems if problem.partition(":")[0] not in missing]
     if problems:
         raise Mismatch(
             f"dataset {name!r} does not fit this workload:\n" + "\n".join(f"  {problem}" for problem in problems),
             fix="write to another dataset (sink.dataset), or change the encoders back",
         )
+
+
+def unmeasured(wanted: pa.Schema, found: pa.Schema) -> list[pa.Field]:
+    """Return the features that decoders measure now and did not when the dataset was created."""
+    if "features" not in wanted.names or not pa.types.is_struct(found.field("features").type):
+        return []
+    have = {field.name for field in found.field("features").type}
+    return [field for field in wanted.field("features").type if field.name not in have]
 
 
 def _problems(wanted: pa.Field, found: pa.Schema) -> list[str]:

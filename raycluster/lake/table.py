@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from raycluster.errors import InvalidUse, NotFound
 from raycluster.lake import store
-from raycluster.lake.columns import inside, outside, require_fit
+from raycluster.lake.columns import inside, outside, require_fit, unmeasured
 from raycluster.lake.sql import condition, wrong
 from raycluster.lake.write import Sink, sink
 from raycluster.stage import unknown
@@ -81,7 +81,11 @@ class Table:
             facts = {ENCODERS: json.dumps(list(encoders)).encode()}
             store.create(self.uri, inside(schema.with_metadata(facts)))
         dataset = self.open()
-        require_fit(self.name, schema, outside(dataset.schema))
+        found = outside(dataset.schema)
+        require_fit(self.name, schema, found)
+        if new := unmeasured(schema, found):
+            with store.explained(self.uri, "add columns to"):
+                dataset.add_columns(pa.schema([pa.field("features", pa.struct(new))]))  # no row is rewritten
         return sink(self.uri, dataset)
 
     def require_fit(self, schema: pa.Schema) -> None:

@@ -61,13 +61,29 @@ def test_columns_that_do_not_fit_are_all_named(writer):
     assert writer.table.version() == version
 
 
-def test_a_feature_that_the_dataset_lacks_is_named(writer):
+def with_features(schema: pa.Schema, struct: pa.StructType) -> pa.Schema:
+    return schema.set(schema.get_field_index("features"), pa.field("features", struct))
+
+
+def test_a_new_measurement_is_added_and_older_rows_have_none_of_it(writer):
     writer.put(["a"])
     wanted = writer.schema()
-    place = wanted.get_field_index("features")
-    grown = pa.struct([*wanted.field(place).type, pa.field("wobble", pa.float32())])
-    with pytest.raises(Mismatch, match=r"column 'features\.wobble': wanted float"):
-        writer.table.require_fit(wanted.set(place, pa.field("features", grown)))
+    grown = pa.struct([*wanted.field("features").type, pa.field("wobble", pa.float32())])
+    writer.table.require_fit(with_features(wanted, grown))
+    assert "wobble" not in {field.name for field in writer.table.schema().field("features").type}  # asking adds nothing
+    made = writer.table.create_or_check(with_features(wanted, grown))
+    assert made.schema.field("features").type == grown
+    writer.put(["b"])
+    found = writer.table.open().to_table(columns=["features.wobble"], filter="features.wobble IS NULL")
+    assert found.num_rows == 2
+
+
+def test_a_measurement_of_another_type_is_named(writer):
+    writer.put(["a"])
+    wanted = writer.schema()
+    changed = [pa.field(one.name, pa.string()) if one.name == "width" else one for one in wanted.field("features").type]
+    with pytest.raises(Mismatch, match=r"column 'features\.width': wanted string, found int32"):
+        writer.table.create_or_check(with_features(wanted, pa.struct(changed)))
 
 
 def test_a_dataset_may_have_more_columns_than_a_workload(writer):
