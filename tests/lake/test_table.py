@@ -75,7 +75,7 @@ def test_a_new_measurement_is_added_and_older_rows_have_none_of_it(writer):
     assert made.schema.field("features").type == grown
     writer.put(["b"])
     found = writer.table.open().to_table(columns=["features.wobble"], filter="features.wobble IS NULL")
-    assert found.num_rows == 2
+    assert found.num_rows == writer.table.count_rows()
 
 
 def test_a_measurement_of_another_type_is_named(writer):
