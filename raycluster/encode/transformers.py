@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from raycluster.encode import Encode, Encoder
+from raycluster.encode import Encode, Encoder, _hub
 from raycluster.encode._torch import Precision, local_sum
 from raycluster.encode._towers import config_of, has_towers, known_width
 from raycluster.errors import InvalidUse
@@ -98,10 +98,23 @@ class Transformers(Encode):
 
     def encoder(self) -> Encoder:
         """Load the model, downloading it the first time, on the GPU if this worker has one."""
-        from raycluster.encode import _hub
-
-        builders = {"text": _hub.texts, "image": _hub.images, "audio": _hub.sounds, "speech": _hub.speech}
-        return builders[self.kind](self)
+        build = {"text": _hub.texts, "image": _hub.images, "audio": _hub.sounds, "speech": _hub.speech}[self.kind]
+        name, revision = self.source
+        return build(
+            _hub.Checkpoint(
+                name=name,
+                revision=revision,
+                kind=self.kind,
+                dtype=self.dtype,
+                compile=self.compile,
+                batch=self.batch,
+                pooling=self.pooling,
+                prefix=self.prefix,
+                language=self.language,
+                columns=tuple(self.writes.names),
+                width=getattr(self.writes.field(0).type, "list_size", 0),
+            )
+        )
 
     def text_encoder(self) -> Encoder | None:
         """Return the text tower of a CLIP-like model, or a sentence encoder with the prefix of queries."""

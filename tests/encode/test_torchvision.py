@@ -1,5 +1,6 @@
 """Any classifier of torchvision becomes an encoder, with weights of one's own."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,7 @@ def test_other_weights_are_another_digest(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles for a CPU with g++")
 def test_compiled_is_the_same() -> None:
     plain = Torchvision(model="shufflenet_v2_x0_5").encoder()(PIXELS)["shufflenet_v2_x0_5"]
     fast = Torchvision(model="shufflenet_v2_x0_5", compile=True).encoder()(PIXELS)["shufflenet_v2_x0_5"]
