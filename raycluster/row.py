@@ -20,8 +20,6 @@ import pyarrow as pa
 from raycluster import stage
 from raycluster.errors import BadMedia
 
-MODALITIES = ("image", "audio", "video", "text", "document", "sensor")
-
 # What a source lists: one raw thing each. `version` is the etag, or size and modification time.
 # `locator` is the source's own note on where the bytes lie (a row of a table, say); null where the uri says all.
 OBJECT = pa.schema(

@@ -17,7 +17,6 @@ from pydantic import Field, TypeAdapter
 from raycluster import stage
 from raycluster.declare.document import API_VERSION, At, Document, load, nearest, parse
 from raycluster.errors import InvalidUse, NotFound
-from raycluster.row import MODALITIES
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 IndexKind = Literal["ivf_rq", "ivf_sq", "ivf_pq", "ivf_hnsw_sq", "ivf_flat", "fts", "btree", "bitmap"]
@@ -144,7 +143,7 @@ def _build(document: Document) -> Workload:
     at: At = ("spec", "check", "rules")
     rules = _uses(document, "check", checks.get("rules") if isinstance(checks, dict) else None, at)
     if not decode and isinstance(raw.get("decode"), dict):
-        document.report(f"decode names no modality (known: {', '.join(MODALITIES)})", ("spec", "decode"))
+        document.report(f"decode names no modality (known: {', '.join(stage.names('decode'))})", ("spec", "decode"))
     document.finish()
     assert envelope is not None and spec is not None  # noqa: PT018 - finish() raised otherwise
     return Workload(

@@ -57,6 +57,7 @@ class Line:
         self.stages = [stage for stage in job.pools[pool].stages if not isinstance(stage, Decode)]
         self.first = pool == 0
         self.reporter = reporter or Reporter(None)
+        self.enter: Callable[[str], None] = lambda _: None  # told the name of each stage before it works
         arm_watch()
         self._opened: dict[int, Callable[[pa.RecordBatch], Any]] = {}
 
@@ -92,6 +93,7 @@ class Line:
             if isinstance(media, BadMedia):
                 yield failed(reference, identity, media, "read")
                 continue
+            self.enter(media.modality)
             self.reporter.read_bytes += reference.size
             decoder = self.decoders.get(media.modality)
             if decoder is None:
@@ -112,8 +114,9 @@ class Line:
             if not self._has_work(stage, rows):
                 rows = _with_columns(rows, stage)
                 continue
+            self.enter(stage.name)
             started = time.perf_counter()
-            rows = _note_stage(rows, self._open(stage)(rows), stage.name)
+            rows = note_stage(rows, self._open(stage)(rows), stage.name)
             done = rows.num_rows - rows.column(stage.reads[0]).null_count
             self.reporter.add(stage.name, done, time.perf_counter() - started)
         return rows
@@ -172,7 +175,7 @@ def _sign(rows: pa.RecordBatch, *, pieces: int, stage: str | None) -> pa.RecordB
     return rows.append_column(_STAGE, pa.array([stage] * rows.num_rows, _STAGE.type))
 
 
-def _note_stage(before: pa.RecordBatch, after: pa.RecordBatch, name: str) -> pa.RecordBatch:
+def note_stage(before: pa.RecordBatch, after: pa.RecordBatch, name: str) -> pa.RecordBatch:
     """Write the stage's name beside every error that it set."""
     new = np.logical_and(
         before.column("error").is_null().to_numpy(False), after.column("error").is_valid().to_numpy(False)

@@ -13,12 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from raycluster.engine.line import Job, Line, failed
+from raycluster.engine.line import Job, Line, failed, note_stage
 from raycluster.errors import BadMedia
 from raycluster.read import Reference
 from raycluster.row import with_errors
 
 _lines: dict[int, Line] = {}  # in the child: its line, opened once
+_doing: Any = None  # in the child: memory shared with the parent, where it writes which stage it is in
+_NAME_BYTES = 128
 
 
 class Sandbox:
@@ -28,6 +30,7 @@ class Sandbox:
         self.job = job
         self.pool = pool
         self._children: Any = None
+        self._doing: Any = None
 
     def run(self, units: pa.Table) -> Iterator[pa.RecordBatch]:
         """Yield the worked rows of every unit (a row of `units`: a reference, or a row of an earlier pool)."""
@@ -36,9 +39,11 @@ class Sandbox:
         if self._children is None:
             # spawn: a fork of a process that holds threads, locks and a CUDA context is not safe to run in
             context = multiprocessing.get_context("spawn")
-            self._children = ProcessPool(max_workers=1, context=context)
+            self._doing = context.Array("c", _NAME_BYTES)
+            self._children = ProcessPool(max_workers=1, initializer=_share, initargs=[self._doing], context=context)
         for index in range(units.num_rows):
             unit = units.slice(index, 1)
+            self._doing.value = b"read"
             try:
                 future = self._children.schedule(_work, args=(self.job, self.pool, _pack(unit.to_batches())))
                 yield from _unpack(future.result())
@@ -52,20 +57,30 @@ class Sandbox:
             self._children.join()
 
     def _casualty(self, unit: pa.Table, verdict: BadMedia) -> pa.RecordBatch:
-        line = Line(self.job, self.pool)
+        line, stage = Line(self.job, self.pool), self._doing.value.decode()
         if self.pool == 0:
             one = unit.to_pylist()[0]
             reference = Reference(uri=one["uri"], version=one["version"], size=one["size"], locator=one["locator"])
-            return line.blank(failed(reference, one["object_id"], verdict, "decode"))
+            return line.blank(failed(reference, one["object_id"], verdict, stage))
         (rows,) = unit.combine_chunks().to_batches()
-        return line.blank(with_errors(rows, {0: verdict}))
+        return line.blank(note_stage(rows, with_errors(rows, {0: verdict}), stage))
 
 
 def _work(job: Job, pool: int, unit: bytes) -> bytes:
     """Work through one unit, in the child."""
     if pool not in _lines:
         _lines[pool] = Line(job, pool)
+        _lines[pool].enter = _note
     return _pack(list(_lines[pool].run(pa.Table.from_batches(_unpack(unit)))))
+
+
+def _share(doing: Any) -> None:
+    global _doing
+    _doing = doing
+
+
+def _note(stage: str) -> None:
+    _doing.value = stage.encode()[: _NAME_BYTES - 1]
 
 
 def _verdict(status: int) -> BadMedia:

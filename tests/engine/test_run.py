@@ -121,6 +121,7 @@ def test_a_crash_a_kill_and_a_hang_cost_their_objects_only(corpus: Path, lake: L
     assert (summary.status, summary.rows, summary.quarantined) == ("done", 15, 3)
     found = {row["uri"].rsplit("/", 1)[1]: row["code"] for row in lake.quarantine("d").rows()}
     assert found == {"segfault.txt": "corrupt", "killed.txt": "out_of_memory", "hang.txt": "timeout"}
+    assert {row["stage"] for row in lake.quarantine("d").rows()} == {"private_stages"}
 
 
 def test_too_many_bad_objects_fail_the_run_and_live_stays(corpus: Path, lake: Lake) -> None:
