@@ -26,9 +26,9 @@ from raycluster.read._store import (
     relative,
     say,
     shown,
-    store_of,
     to_uri,
 )
+from raycluster.read._stores import store_of
 from raycluster.row import OBJECT
 
 _BATCH = 10_000  # references; about 2 MB

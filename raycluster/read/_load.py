@@ -18,7 +18,8 @@ from raycluster.errors import BadMedia
 from raycluster.read import Reference, Source
 from raycluster.read._media_type import HEAD_BYTES, identify
 from raycluster.read._spool import remove, spool
-from raycluster.read._store import Found, is_local, local_path, name_of, say, shown, store_of
+from raycluster.read._store import Found, is_local, local_path, name_of, say, shown
+from raycluster.read._stores import store_of
 from raycluster.read._text_type import MediaType
 from raycluster.row import Media, object_id
 from raycluster.units import Bytes, Seconds, show_bytes

@@ -33,7 +33,8 @@ from raycluster.read._column import (
 )
 from raycluster.read._listing import batches, each_once, places
 from raycluster.read._load import Loading
-from raycluster.read._store import Changed, Found, is_local, say, shown, store_of
+from raycluster.read._store import Changed, Found, is_local, say, shown
+from raycluster.read._stores import store_of
 from raycluster.row import Media
 
 # Windows of a row group kept behind the newest: read-ahead threads ask for neighbouring rows in any order.
