@@ -18,6 +18,7 @@ RANKS = [
     {"serve", "train", "terminal"},
     {"demo"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
