@@ -75,6 +75,6 @@ def _search(lake: Lake, folder: Path) -> None:
     for title, text, where in _TEXTS:
         terminal.out.print(f'\n[bold]{title}[/]: raycluster search sample "{text}" --filter "{where}"')
         terminal.show_hits(ask(table, Question(text=text, filter=where, k=_HITS)), as_json=False)
-    picture = folder / "photos" / "chelsea.png"
+    picture = folder / "photos" / "motorcycle_left.png"
     terminal.out.print(f"\n[bold]image -> image[/]: raycluster search sample --image {picture}")
-    terminal.show_hits(ask(table, Question(image=picture.read_bytes(), k=_HITS + 1)), as_json=False)
+    terminal.show_hits(ask(table, Question(image=picture.read_bytes(), k=_HITS)), as_json=False)
