@@ -3,23 +3,61 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from raycluster import __version__, terminal
-from raycluster.errors import InvalidFile, InvalidUse, NotFound, RayclusterError
+from raycluster.errors import InvalidFile, InvalidUse, LakeError, NotFound, RayclusterError
+
+if TYPE_CHECKING:
+    from raycluster.lake.lake import Lake
+
+# How long a lake on an object store may take for its first answer; Lance itself would go on trying for minutes.
+_PATIENCE_SECONDS = 20.0
 
 lake_option = click.option("--lake", envvar="RAYCLUSTER_LAKE", default=".raycluster", show_default=True, help="URI.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
 address_option = click.option("--address", help="A running Ray cluster; otherwise RAY_ADDRESS, or this machine.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class NoLake(LakeError):
+    """No lake can be read at this place; nothing was done."""
+
+    exit_code = 2
+
+
+class Stopped(RayclusterError):
+    """Ctrl-C, before there was anything to keep."""
+
+    code, retryable = "stopped", True
+
+
+class Verbs(click.Group):
+    """The command itself: with `--json`, wrong use is told as one JSON document too."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Run the verb that `args` (default: the command line) names."""
+        if "--json" not in (sys.argv[1:] if args is None else args):
+            return super().main(args, *rest, **options)
+        try:
+            sys.exit(super().main(args, *rest, **{**options, "standalone_mode": False}))
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "raycluster"
+            wrong = InvalidUse(error.format_message(), fix=f"{command} --help")
+            terminal.show_error(wrong, as_json=True)
+            sys.exit(wrong.exit_code)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="raycluster")
 def main() -> None:
     """Mixed media corpora become searchable, versioned Lance datasets on Ray, from one YAML file."""
@@ -30,15 +68,65 @@ def verb(function: Callable[..., int | None]) -> click.Command:
 
     @wraps(function)
     def guarded(**options: Any) -> None:
+        as_json = bool(options.get("as_json"))
         try:
-            sys.exit(function(**options) or 0)
+            with _terminable():
+                sys.exit(function(**options) or 0)
         except RayclusterError as error:
-            terminal.show_error(error, as_json=bool(options.get("as_json")))
+            terminal.show_error(error, as_json=as_json)
             sys.exit(error.exit_code)
-        except BrokenPipeError:
+        except KeyboardInterrupt:
+            terminal.show_error(Stopped("stopped"), as_json=as_json)
+            sys.exit(1)
+        except BrokenPipeError:  # click knows what to do when nobody reads on
+            raise
+        except Exception as error:  # noqa: BLE001 - a mistake of ours: `--json` still prints its one document
+            traceback.print_exc()
+            terminal.show_error(RayclusterError(f"{type(error).__name__}: {error}"), as_json=as_json)
             sys.exit(1)
 
-    return main.command()(guarded)
+    return main.command(short_help=(function.__doc__ or "").partition("\n")[0])(guarded)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, with which schedulers end a program, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _open(uri: str) -> Lake:
+    """Return the lake at `uri`, once it has answered: nothing is begun on one that cannot be read.
+
+    Raises:
+        NoLake: it cannot be listed, or its store says nothing.
+    """
+    from raycluster.lake.lake import Lake
+
+    answer: list[LakeError | None] = []
+
+    def ask() -> None:
+        try:
+            Lake(uri).datasets()
+            answer.append(None)
+        except LakeError as error:
+            answer.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)  # Lance cannot be told to give up sooner
+    asking.start()
+    asking.join(_PATIENCE_SECONDS)
+    if not answer:
+        fix = "check the endpoint (off AWS, AWS_ENDPOINT_URL) and that this machine can reach it"
+        raise NoLake(f"{uri} gave no answer within {_PATIENCE_SECONDS:.0f} s", fix=fix)
+    if answer[0] is not None:
+        raise NoLake(answer[0].message, fix=answer[0].fix) from answer[0]
+    return Lake(uri)
 
 
 @verb
@@ -66,7 +154,8 @@ def _yaml_files(path: Path) -> list[Path]:
     """Return the file, or every workload file below the folder."""
     if not path.is_dir():
         return [path]
-    found = [file for file in sorted(path.rglob("*.y*ml")) if "kind: Workload" in file.read_text("utf-8", "replace")]
+    texts = [file for file in sorted(path.rglob("*.y*ml")) if file.is_file()]
+    found = [file for file in texts if "kind: Workload" in file.read_text("utf-8", "replace")]
     if not found:
         raise NotFound(f"no workload file below {path}", fix="a workload file holds `kind: Workload`")
     return found
@@ -74,6 +163,7 @@ def _yaml_files(path: Path) -> list[Path]:
 
 @verb
 @click.argument("kind", default="Workload")
+@click.option("--json", is_flag=True, expose_value=False, help="It is JSON in any case.")
 def schema(kind: str) -> None:
     """Print the JSON Schema of a resource, for editors."""
     from raycluster.declare import workload
@@ -93,9 +183,8 @@ def plan(file: str, lake: str, address: str | None, as_json: bool) -> int:
     """Say what would be read, skipped and produced, and where; change nothing."""
     from raycluster.declare.workload import load_workload
     from raycluster.engine.run import prepare
-    from raycluster.lake.lake import Lake
 
-    made = prepare(load_workload(file), Lake(lake), address=address)
+    made = prepare(load_workload(file), _open(lake), address=address)
     terminal.show_plan(made, as_json=as_json)
     return 2 if made.problems else 0
 
@@ -110,11 +199,10 @@ def run(file: str, prune: bool, lake: str, address: str | None, as_json: bool) -
     """Run a workload: only what is new or changed is worked on."""
     from raycluster.declare.workload import load_workload
     from raycluster.engine.run import execute, prepare
-    from raycluster.lake.lake import Lake
 
-    place = Lake(lake)
+    workload, place = load_workload(file), _open(lake)
     with terminal.Live(quiet=as_json) as live:
-        made = prepare(load_workload(file), place, address=address)
+        made = prepare(workload, place, address=address)
         live.planned(made)
         summary = execute(made, place, address=address, prune=prune, observe=live.update)
     terminal.show_summary(summary, as_json=as_json)
@@ -127,9 +215,7 @@ def run(file: str, prune: bool, lake: str, address: str | None, as_json: bool) -
 @json_option
 def runs(run_id: str | None, lake: str, as_json: bool) -> None:
     """List past and present runs, or show one."""
-    from raycluster.lake.lake import Lake
-
-    book = Lake(lake).runs()
+    book = _open(lake).runs()
     if run_id is None:
         terminal.show_runs(book.recent(), as_json=as_json)
     else:
@@ -142,10 +228,9 @@ def runs(run_id: str | None, lake: str, as_json: bool) -> None:
 @json_option
 def datasets(name: str | None, lake: str, as_json: bool) -> None:
     """List datasets, or show one with its versions, columns, counts and indexes."""
-    from raycluster.lake.lake import Lake
     from raycluster.lake.overview import describe, overview
 
-    place = Lake(lake)
+    place = _open(lake)
     if name is None:
         terminal.show_datasets([overview(place, one) for one in place.datasets()], as_json=as_json)
     else:
@@ -166,11 +251,10 @@ def datasets(name: str | None, lake: str, as_json: bool) -> None:
 @json_option
 def search(dataset: str, lake: str, as_json: bool, **asked: Any) -> None:
     """Search a dataset by TEXT, a picture or a recording, across modalities."""
-    from raycluster.lake.lake import Lake
     from raycluster.search import Question, ask
 
     asked |= {kind: _bytes(asked[kind]) for kind in ("image", "audio")}
-    terminal.show_hits(ask(Lake(lake).existing(dataset), Question(**asked)), as_json=as_json)
+    terminal.show_hits(ask(_open(lake).existing(dataset), Question(**asked)), as_json=as_json)
 
 
 def _bytes(path: str | None) -> bytes | None:
@@ -189,9 +273,7 @@ def _bytes(path: str | None) -> bytes | None:
 @json_option
 def quarantine(dataset: str, code: str | None, lake: str, as_json: bool) -> None:
     """List what could not be used, and why."""
-    from raycluster.lake.lake import Lake
-
-    place = Lake(lake)
+    place = _open(lake)
     place.existing(dataset)
     terminal.show_quarantine(place.quarantine(dataset).rows(code), as_json=as_json)
 
@@ -218,6 +300,5 @@ def models(action: str, as_json: bool) -> None:
 def demo(corpus: str, lake: str) -> int:
     """Build the sample corpus, run the sample workload, and search what came of it."""
     from raycluster import demo as shown
-    from raycluster.lake.lake import Lake
 
-    return shown.demo(Lake(lake), Path(corpus))
+    return shown.demo(_open(lake), Path(corpus))

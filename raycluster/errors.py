@@ -106,6 +106,12 @@ class CommitConflict(RayclusterError):
     code, status, retryable = "commit_conflict", 409, True
 
 
+class TakenOver(RayclusterError):
+    """Another run of the same workload has taken this one's place; the dataset is intact."""
+
+    code, status = "taken_over", 409
+
+
 class RunFailed(RayclusterError):
     """A run ended without moving `live`: too many bad rows, or its sums do not add up."""
 

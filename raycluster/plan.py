@@ -85,7 +85,8 @@ class Plan:
     pools: tuple[Pool, ...]
     counts: dict[State, dict[str, Count]]
     todo: pa.Table = field(repr=False)  # schema TODO
-    replaced: tuple[str, ...] = field(default=(), repr=False)  # object ids whose rows this run replaces
+    # what this run replaces: a changed object's id -> the ids of its older versions
+    replaced: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     vanished: tuple[str, ...] = field(default=(), repr=False)  # object ids that the source no longer lists
     problems: tuple[str, ...] = ()
     base: int = 0  # the dataset's version that the source was compared with; 0: it did not exist
@@ -126,15 +127,16 @@ def make_plan(
     seen = _Seen(known)
     counts: dict[State, dict[str, Count]] = {state: {} for state in STATES}
     todo: list[dict[str, Any]] = []
-    replaced: list[str] = []
+    replaced: dict[str, tuple[str, ...]] = {}
     for batch in listed:
         for reference in batch.to_pylist():
             identity = object_id(reference["uri"], reference["version"])
             state, old = seen.judge(reference["uri"], identity)
             counts[state].setdefault(modality(reference), Count()).add(reference["size"])
-            replaced += old
             if state != "done":
                 todo.append({**reference, "object_id": identity})
+            if old:
+                replaced[identity] = tuple(old)
     vanished = seen.unlisted()
     if vanished:
         counts["vanished"]["all"] = Count(objects=len(vanished))
@@ -143,7 +145,7 @@ def make_plan(
         pools=pools,
         counts=counts,
         todo=pa.Table.from_pylist(todo, TODO),
-        replaced=tuple(replaced),
+        replaced=replaced,
         vanished=tuple(vanished),
         problems=tuple(problems),
     )

@@ -18,10 +18,11 @@ from pydantic import Field, TypeAdapter
 
 from raycluster import stage
 from raycluster.encode import Encode
-from raycluster.errors import InvalidUse
+from raycluster.errors import BadMedia, InvalidUse
 from raycluster.lake import query
 from raycluster.lake.query import ANSWER, Mode
 from raycluster.lake.table import LIVE, Table
+from raycluster.read._media_type import HEAD_BYTES, identify
 from raycluster.row import MEDIA
 
 
@@ -51,6 +52,8 @@ def ask(table: Table, question: Question) -> dict[str, Any]:
     if len(asked) != 1:
         found = f"got {' and '.join(asked)}" if asked else "got none"
         raise InvalidUse(f"ask by one of text, image, audio, id: {found}", where="text")
+    if question.text is not None and not question.text.strip():
+        raise InvalidUse("the text is empty", where="text", fix="say what to look for")
     encoders = Encoders(table, question.version)
     column, vector, text = "vector", None, question.text
     if question.mode != "text" or question.text is None:
@@ -149,7 +152,11 @@ class Encoders:
     def _decoded(self, modality: str, content: bytes) -> pa.RecordBatch:
         """Return the first row of a file, decoded as the dataset's own were."""
         options = next((one for one in self.decoders if one["use"] == modality), {"use": modality})
-        media = {"object_id": "", "uri": "", "sha256": "", "modality": modality, "media_type": "", "path": None}
+        try:
+            media_type = identify(content[:HEAD_BYTES], size=len(content)).media_type
+        except BadMedia as bad:
+            raise InvalidUse(f"the {modality} cannot be used: {bad.message} ({bad.code})", where=modality) from None
+        media = {"object_id": "", "uri": "", "sha256": "", "modality": modality, "media_type": media_type, "path": None}
         batch = pa.RecordBatch.from_pylist([{**media, "content": content}], MEDIA)
         rows: Iterator[pa.RecordBatch] = _opened(json.dumps(options | {"family": "decode"}))(batch)
         first = next(rows)

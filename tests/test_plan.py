@@ -52,14 +52,14 @@ def test_every_object_has_one_state() -> None:
     assert {state: plan.objects(state) for state in plan.counts} == {"new": 1, "changed": 1, "done": 1, "vanished": 1}
     assert plan.listed == 3
     assert plan.todo["uri"].to_pylist() == ["b", "c"]
-    assert plan.replaced == (object_id("b", "1"),)
+    assert plan.replaced == {object_id("b", "2"): (object_id("b", "1"),)}
     assert plan.vanished == (object_id("gone", "1"),)
 
 
 def test_going_back_to_an_earlier_version_is_a_change_only_when_it_is_not_known() -> None:
     plan = plan_of([("a", "1")], [("a", "1"), ("a", "2")])
     assert plan.objects("done") == 1
-    assert plan.replaced == ()
+    assert plan.replaced == {}
 
 
 def test_stages_without_gpu_share_a_pool_and_each_gpu_stage_has_its_own() -> None:

@@ -1,8 +1,7 @@
-"""Worked rows become rows of the dataset, rows of the quarantine, and the sums that prove none was lost."""
+"""Worked rows become rows of the dataset, rows of the quarantine, and a message about both to the driver."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -111,52 +110,3 @@ def provenance(job: Job) -> dict[str, Any]:
         "stages": [f"{stage.name}@{stage.digest}" for stage in stages],
         "models": [stage.revision for stage in stages if stage.revision],
     }
-
-
-class Tally:
-    """The driver's books: messages come in, sums and the proof of conservation come out."""
-
-    def __init__(self) -> None:
-        self.waiting: dict[str, list[int]] = {}  # objects whose rows came in part: object_id -> pieces, ok, bad
-        self.objects = Counter[str]()  # "ok": in the dataset, "bad": wholly in quarantine
-        self.touched = 0  # objects with any bad row
-        self.rows = Counter[str]()  # "ok", "bad"
-        self.codes = Counter[str]()
-
-    def add(self, message: dict[str, Any]) -> None:
-        """Enter one message of schema MESSAGE."""
-        for one in message["objects"]:
-            sums = self.waiting.setdefault(one["object_id"], [one["pieces"], 0, 0])
-            sums[1] += one["ok"]
-            sums[2] += one["bad"]
-            if sums[1] + sums[2] >= sums[0]:
-                self._close(one["object_id"])
-        for bad in message["bad"]:
-            self.codes[bad["code"]] += 1
-
-    def _close(self, identity: str) -> None:
-        pieces, ok, bad = self.waiting.pop(identity)
-        if ok + bad != pieces:
-            raise RunFailed(f"object {identity} was decoded into {pieces} rows, but {ok + bad} came out")
-        self.objects["ok" if ok else "bad"] += 1
-        self.touched += bad > 0
-        self.rows["ok"] += ok
-        self.rows["bad"] += bad
-
-    def require_conservation(self, *, objects: int, committed: int) -> None:
-        """Prove that nothing was lost or doubled.
-
-        Args:
-            objects: how many the plan wanted done.
-            committed: how many rows the fragments of this run hold, by their own count.
-
-        Raises:
-            RunFailed: the sums do not add up; `live` must not move.
-        """
-        if self.waiting:
-            raise RunFailed(f"{len(self.waiting)} objects came out in part only", fix="run it again")
-        accounted = self.objects.total()
-        if accounted != objects:
-            raise RunFailed(f"{objects} objects went in, {accounted} came out", fix="run it again")
-        if committed != self.rows["ok"]:
-            raise RunFailed(f"{self.rows['ok']} good rows came out, {committed} were written", fix="run it again")

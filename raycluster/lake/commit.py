@@ -11,7 +11,9 @@ Invariants.
    new), rows with a uri that this step brings are replaced, so two drivers with the same work leave it done once.
 4. Idempotent under an unknown outcome: fragments have random names. If one of them is in the table, or in the version
    this step was meant to make, the step has landed and is not repeated.
-5. Nothing here grows with the number of commits or objects: no ledger, only the table itself; what it holds is asked
+5. Fenced: a run takes its workload's fence (its id, in the schema's metadata) before it commits rows. Whoever finds
+   another run's id there has been taken over, by a run started while this one was believed dead, and commits nothing.
+6. Nothing here grows with the number of commits or objects: no ledger, only the table itself; what it holds is asked
    by `object_id`. Driver memory holds the ids of replaced objects and one line a fragment.
 
 Found by experiment on pylance 14.0.2, and the reasons for three odd lines below: new fragments must carry the id 0,
@@ -30,7 +32,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,7 +41,7 @@ from lance.commit import CommitConflictError
 from lance.file import LanceFileSession
 from lance.schema import LanceSchema
 
-from raycluster.errors import CommitConflict, LakeError, NotFound
+from raycluster.errors import CommitConflict, LakeError, NotFound, TakenOver
 from raycluster.lake import store
 from raycluster.lake.sql import any_of
 from raycluster.lake.table import COMMIT, ENCODERS, Table
@@ -60,6 +62,7 @@ class Change:
     removed: Sequence[str] = ()  # object ids whose rows go: old generations of changed objects, pruned ones
     base: int | None = None  # the version on which the run decided what is new; None: any of it may be there already
     encoders: Sequence[Mapping[str, Any]] | None = None  # as `Table.create_or_check`; None: as they were
+    fence: Literal["none", "take", "hold"] = "none"  # take the workload's fence, or refuse unless `run_id` holds it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,7 @@ def commit(table: Table, change: Change) -> Landed:
 
     Raises:
         CommitConflict: others were faster every time; nothing of the change is visible.
+        TakenOver: another run of this workload holds the fence; nothing of the change is visible.
         LakeError: the store failed every time; the change may be tried again, also from another process.
     """
     fragments = [FragmentMetadata.from_json(text) for text in change.fragments]
@@ -89,6 +93,7 @@ def commit(table: Table, change: Change) -> Landed:
             dataset = table.open()
             if _has_landed(table, dataset, fragments=fragments, tried=tried):
                 return Landed(version=dataset.version, added=added, removed=_noted_removals(dataset, change))
+            _require_fence(table, dataset, change)
             step = _Step.prepare(table, dataset, change, fragments)
             if step is None:
                 return Landed(version=dataset.version, added=0, removed=0)
@@ -124,7 +129,8 @@ class _Step:
         stale = set(change.removed) | _brought_by_others(table, dataset, change, fragments)
         rows = _places(dataset, stale)
         encoders = None if change.encoders is None else json.dumps(list(change.encoders)).encode()
-        if not fragments and not rows and encoders in (None, (dataset.schema.metadata or {}).get(ENCODERS)):
+        idle = not fragments and not rows and change.fence != "take"
+        if idle and encoders in (None, (dataset.schema.metadata or {}).get(ENCODERS)):
             return None
         note = {
             "run_id": change.run_id,
@@ -134,6 +140,8 @@ class _Step:
             "removed": sum(map(len, rows.values())),
         }
         facts = {COMMIT: json.dumps(note).encode()} | ({ENCODERS: encoders} if encoders is not None else {})
+        if change.fence == "take":
+            facts[_fence(change)] = change.run_id.encode()
         kept = [_without(fragment, rows.get(fragment.fragment_id)) for fragment in dataset.get_fragments()]
         return cls([*kept, *(_unnumbered(fragment) for fragment in fragments)], _with_facts(dataset, facts), note)
 
@@ -143,6 +151,20 @@ class _Step:
         properties = {key: str(value) for key, value in self.note.items()}
         transaction = Transaction(dataset.version, merge, transaction_properties=properties)
         return LanceDataset.commit(dataset, transaction, max_retries=0)
+
+
+def _fence(change: Change) -> bytes:
+    return f"raycluster:fence:{change.workload}".encode()
+
+
+def _require_fence(table: Table, dataset: Any, change: Change) -> None:
+    holder = (dataset.schema.metadata or {}).get(_fence(change), b"").decode()
+    if change.fence == "hold" and holder != change.run_id:
+        raise TakenOver(
+            f"run {change.run_id} of {change.workload!r} has been taken over by run {holder}: it commits nothing more "
+            f"to {table.name!r}",
+            fix=f"follow the other: raycluster runs {holder}",
+        )
 
 
 def _has_landed(table: Table, dataset: Any, *, fragments: list[FragmentMetadata], tried: int | None) -> bool:

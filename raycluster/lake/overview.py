@@ -6,12 +6,6 @@ from collections import Counter
 from typing import Any
 
 from raycluster.lake.lake import Lake
-from raycluster.lake.quarantine import Quarantine
-
-
-def count_objects(quarantine: Quarantine) -> int:
-    """Return how many objects have at least one row in quarantine; memory grows with them."""
-    return len({one for batch in quarantine.known() for one in batch.column("object_id").to_pylist()})
 
 
 def overview(lake: Lake, name: str) -> dict[str, Any]:

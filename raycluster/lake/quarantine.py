@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False, metadata=PRIMARY_KEY),
         ("object_id", pa.string()),
+        ("whole", pa.bool_()),  # nothing of its object could be used; else other rows of it are in the dataset
         ("uri", pa.string()),
         ("modality", pa.string()),
         ("position", pa.int32()),
@@ -47,7 +48,7 @@ class Quarantine:
     uri: str
 
     def add(self, bad: Sequence[dict[str, Any]], *, run_id: str, workload: str) -> None:
-        """Put bad rows: each holds object_id, uri, modality, position, stage, code and message.
+        """Put bad rows: each holds object_id, whole, uri, modality, position, stage, code and message.
 
         `attempts` counts the runs that failed on a row; a run that adds it twice counts once.
         """
@@ -69,8 +70,16 @@ class Quarantine:
         return self._register.remove(object_ids, column="object_id")
 
     def known(self) -> Iterator[pa.RecordBatch]:
-        """Yield `uri` and `object_id` of every quarantined row, streaming; an object may come more than once."""
-        return self._register.scan(columns=["uri", "object_id"])
+        """Yield `uri` and `object_id` of objects of which nothing could be used, streaming; one may come again.
+
+        Those that are bad in part are known by their good rows: if these are missing, the object is to be done again.
+        """
+        return self._register.scan("whole", columns=["uri", "object_id"])
+
+    def count_objects(self) -> int:
+        """Return how many objects have at least one row here; memory grows with them."""
+        batches = self._register.scan(columns=["object_id"])
+        return len({one for batch in batches for one in batch.column("object_id").to_pylist()})
 
     def rows(self, code: str | None = None, *, where: str | None = None, limit: int = _SHOWN) -> list[dict[str, Any]]:
         """Return rows, newest first.

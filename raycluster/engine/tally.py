@@ -1,0 +1,96 @@
+"""Messages of workers become the driver's books: what may be committed, what is bad, the proof that nothing is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from raycluster.errors import RunFailed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What may be committed now: fragments that hold whole objects only, with their objects and bad rows."""
+
+    fragments: list[str] = field(default_factory=list)
+    good: list[str] = field(default_factory=list)  # ids of objects with rows in the fragments
+    bad: list[dict[str, Any]] = field(default_factory=list)  # rows; `whole`: nothing of their object could be used
+
+
+class Tally:
+    """The driver's books. Memory holds the messages that wait for a commit, and no more of an object after it."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, list[int]] = {}  # objects whose rows came in part: object_id -> pieces, ok, bad
+        self.pending: list[dict[str, Any]] = []  # messages not yet taken
+        self.ended: dict[str, bool] = {}  # objects of pending messages that are complete -> whether wholly bad
+        self.objects = Counter[str]()  # "ok": in the dataset, "bad": wholly in quarantine
+        self.touched = 0  # objects with any bad row
+        self.rows = Counter[str]()  # "ok", "bad"
+        self.codes = Counter[str]()
+
+    def add(self, message: dict[str, Any]) -> None:
+        """Enter one message of schema `outlet.MESSAGE`."""
+        self.pending.append(message)
+        for one in message["objects"]:
+            sums = self.waiting.setdefault(one["object_id"], [one["pieces"], 0, 0])
+            sums[1] += one["ok"]
+            sums[2] += one["bad"]
+            if sums[1] + sums[2] >= sums[0]:
+                self._close(one["object_id"])
+        for bad in message["bad"]:
+            self.codes[bad["code"]] += 1
+
+    def _close(self, identity: str) -> None:
+        pieces, ok, bad = self.waiting.pop(identity)
+        if ok + bad != pieces:
+            raise RunFailed(f"object {identity} was decoded into {pieces} rows, but {ok + bad} came out")
+        self.ended[identity] = not ok
+        self.objects["ok" if ok else "bad"] += 1
+        self.touched += bad > 0
+        self.rows["ok"] += ok
+        self.rows["bad"] += bad
+
+    def take(self) -> Ready:
+        """Hand out the messages whose objects are all complete, and so are those of every message they share one with.
+
+        Where rows travel between pools, an object's rows may lie in several fragments: those go together.
+        """
+        held = set(self.waiting)
+        ready, later = self.pending, list[dict[str, Any]]()
+        while True:
+            kept = [message for message in ready if not any(one["object_id"] in held for one in message["objects"])]
+            if len(kept) == len(ready):
+                break
+            taken = {id(message) for message in kept}
+            dropped = [message for message in ready if id(message) not in taken]
+            held.update(one["object_id"] for message in dropped for one in message["objects"])
+            later += dropped
+            ready = kept
+        self.pending = later
+        ids = {one["object_id"] for message in ready for one in message["objects"]}
+        whole = {identity: self.ended.pop(identity) for identity in ids}
+        return Ready(
+            fragments=[fragment for message in ready for fragment in message["fragments"]],
+            good=[identity for identity, is_bad in whole.items() if not is_bad],
+            bad=[{**bad, "whole": whole[bad["object_id"]]} for message in ready for bad in message["bad"]],
+        )
+
+    def require_conservation(self, *, objects: int, committed: int) -> None:
+        """Prove that nothing was lost or doubled.
+
+        Args:
+            objects: how many the plan wanted done.
+            committed: how many rows the fragments of this run hold, by their own count.
+
+        Raises:
+            RunFailed: the sums do not add up; `live` must not move.
+        """
+        if self.waiting:
+            raise RunFailed(f"{len(self.waiting)} objects came out in part only", fix="run it again")
+        accounted = self.objects.total()
+        if accounted != objects:
+            raise RunFailed(f"{objects} objects went in, {accounted} came out", fix="run it again")
+        if committed != self.rows["ok"]:
+            raise RunFailed(f"{self.rows['ok']} good rows came out, {committed} were written", fix="run it again")
