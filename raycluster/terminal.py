@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # what a verb does not need is not loaded: `--help` answers a
 
 # Where there is no terminal, lines are as long as they need to be: nobody wants a log with folded tables.
 _WIDTH = None if sys.stdout.isatty() else 10_000
-out = Console(highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
+out = Console(highlight=False, emoji=False, soft_wrap=_WIDTH is not None, width=_WIDTH)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 _PLAIN_EVERY_SECONDS = 5.0  # where there is no terminal, a line now and then
@@ -164,7 +164,10 @@ class Live:
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
-        self.rich = None if quiet or not err.is_terminal else RichLive(console=err, transient=True, auto_refresh=False)
+        # A console of its own: `err` never folds, and lines wider than the terminal cannot be drawn over.
+        screen = Console(stderr=True, highlight=False, emoji=False)
+        draws = err.is_terminal and not quiet
+        self.rich = RichLive(console=screen, transient=True, auto_refresh=False) if draws else None
         self.spoke = 0.0
         self.idle: float | None = None  # seconds until the first worker was heard of
         self.stages: list[str] = []  # in the order in which rows pass them
@@ -219,7 +222,10 @@ class Live:
                 rows.append([name, 0, "-", "-"])
         numbers = ["rows", "rate", "worker time"]
         bar = ProgressBar(total=max(1, now.objects), completed=now.done, width=40)
-        return Group(Text(self._headline(now)), bar, table("", ["stage", *numbers], rows, right=numbers))
+        above = Table.grid()
+        above.add_row(Text(self._headline(now)))
+        above.add_row(bar)
+        return Group(above, table("", ["stage", *numbers], rows, right=numbers))
 
 
 def show_summary(summary: Summary, *, as_json: bool) -> None:
