@@ -48,7 +48,7 @@ class Quarantine:
     uri: str
 
     def add(self, bad: Sequence[dict[str, Any]], *, run_id: str, workload: str) -> None:
-        """Put bad rows: each holds object_id, whole, uri, modality, position, stage, code and message.
+        """Put bad rows: each holds object_id, uri, modality, position, stage, code, message, and whole (default True).
 
         `attempts` counts the runs that failed on a row; a run that adds it twice counts once.
         """
@@ -60,7 +60,14 @@ class Quarantine:
         rows = {_identity(one): one for one in bad}
         before = self._register.get(list(rows))
         entries = [
-            {**one, **run, "id": identity, "at": now, "attempts": _attempts(before.get(identity), run["run_id"])}
+            {
+                "whole": True,
+                **one,
+                **run,
+                "id": identity,
+                "at": now,
+                "attempts": _attempts(before.get(identity), run["run_id"]),
+            }
             for identity, one in rows.items()
         ]
         self._register.put(pa.Table.from_pylist(entries, SCHEMA))

@@ -10,7 +10,7 @@ import lance
 import pytest
 from lance.commit import CommitConflictError
 
-from raycluster.errors import CommitConflict, LakeError
+from raycluster.errors import CommitConflict, LakeError, TakenOver
 from raycluster.lake import commit as protocol
 from raycluster.lake import index, sql
 from raycluster.lake.commit import Change, Landed, commit
@@ -335,3 +335,36 @@ def test_a_base_before_the_dataset_existed(writer):
     writer.put(["a", "b"])
     writer.put(["b", "c"], base=0)
     assert writer.ids() == writer.ids_of(["a", "b", "c"])
+
+
+def test_a_run_that_was_taken_over_commits_nothing_more(anywhere):
+    anywhere.put(["a"])
+    for run in ("zombie", "successor"):
+        commit(anywhere.table, Change(run_id=run, workload="w", fence="take"))
+    before = anywhere.ids()
+    late = Change(run_id="zombie", workload="w", fragments=anywhere.write(["b"]), fence="hold")
+    with pytest.raises(TakenOver, match="run zombie of 'w' has been taken over by run successor"):
+        commit(anywhere.table, late)
+    assert anywhere.ids() == before
+    landed = commit(anywhere.table, Change(run_id="successor", workload="w", fragments=late.fragments, fence="hold"))
+    assert landed.added == 2
+
+
+def test_workloads_of_one_dataset_do_not_take_each_other_over(writer):
+    writer.put(["a"])
+    for workload in ("photos", "films"):
+        commit(writer.table, Change(run_id=f"run-of-{workload}", workload=workload, fence="take"))
+    for number, workload in enumerate(("photos", "films")):
+        fragments = writer.write([f"{workload}{number}"])
+        commit(writer.table, Change(run_id=f"run-of-{workload}", workload=workload, fragments=fragments, fence="hold"))
+    assert writer.ids() == sorted(writer.ids_of(["a"]) + writer.ids_of(["photos0", "films1"]))
+
+
+def test_a_step_that_landed_before_the_takeover_counts(writer):
+    writer.put(["a"])
+    commit(writer.table, Change(run_id="first", workload="w", fence="take"))
+    change = Change(run_id="first", workload="w", fragments=writer.write(["b"]), fence="hold")
+    commit(writer.table, change)
+    commit(writer.table, Change(run_id="second", workload="w", fence="take"))
+    assert commit(writer.table, change).added == 2  # asked again, for the answer was lost
+    assert writer.ids() == sorted(writer.ids_of(["a", "b"]))

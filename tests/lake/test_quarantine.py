@@ -44,6 +44,13 @@ def test_the_newest_reason_stays(place):
     assert row["at"] > first
 
 
+def test_an_object_that_is_bad_in_part_is_known_by_its_good_rows(place):
+    quarantine = place.quarantine("d")
+    quarantine.add([bad(1) | {"whole": False}, bad(2)], run_id="r", workload="w")
+    assert [row["object_id"] for batch in quarantine.known() for row in batch.to_pylist()] == ["o2"]
+    assert quarantine.count_objects() == 2
+
+
 def test_pieces_of_an_object_are_apart(place):
     quarantine = place.quarantine("d")
     pieces = [bad(1, position=0), bad(1, position=1), bad(1, position=1, modality="audio"), bad(2)]
