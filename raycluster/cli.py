@@ -163,15 +163,15 @@ def _yaml_files(path: Path) -> list[Path]:
 
 @verb
 @click.argument("kind", default="Workload")
-@click.option("--json", is_flag=True, expose_value=False, help="It is JSON in any case.")
-def schema(kind: str) -> None:
+@json_option
+def schema(kind: str, as_json: bool) -> None:
     """Print the JSON Schema of a resource, for editors."""
     from raycluster.declare import workload
     from raycluster.stage import unknown
 
     if kind.lower() != "workload":
         raise unknown("kind", kind, ["Workload"])
-    click.echo(json.dumps(workload.schema(), indent=2))
+    click.echo(json.dumps(workload.schema(), indent=None if as_json else 2))
 
 
 @verb
