@@ -40,7 +40,6 @@ class Question:
     sizes: tuple[int, int]  # photos of the short and the long run
     columns: tuple[str, ...]  # that must be equal in all arms
     tolerance: float  # of float columns
-    checked: int = 64  # photos of the run whose outputs are compared
 
     def main(self) -> None:
         """Run the whole benchmark, or, as the process that it starts, one arm."""
@@ -63,6 +62,7 @@ class Question:
         parser.add_argument("--sizes", type=_sizes, default=self.sizes, help="photos of the short and the long run")
         parser.add_argument("--repetitions", type=int, default=3)
         parser.add_argument("--arms", type=lambda text: text.split(","), default=list(self.arms))
+        parser.add_argument("--checked", type=int, default=64, help="photos whose outputs are compared before all else")
         parser.add_argument("--table", type=Path, help="make a table of a file of JSON lines, run nothing")
         parser.add_argument("--arm", help=argparse.SUPPRESS)
         parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
@@ -77,14 +77,15 @@ class Question:
             sys.modules["ray"].shutdown()
 
     def _lines(self, chosen: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]]:
-        folders = {size: _corpus.folder_of(size) for size in (*chosen.sizes, self.checked)}
-        self._require_equal(chosen.arms, folders[self.checked], scratch)
+        folders = {size: _corpus.folder_of(size) for size in (*chosen.sizes, chosen.checked)}
+        self._require_equal(chosen.arms, folders[chosen.checked], scratch)
         where = _where(self.file)
         for repetition in range(chosen.repetitions):
             runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in chosen.arms}
             for size in chosen.sizes:
                 for arm in chosen.arms:
-                    run = {"arm": arm, "size": size, "repetition": repetition} | self._measure(arm, folders[size], scratch)
+                    run = {"arm": arm, "size": size, "repetition": repetition}
+                    run |= self._measure(arm, folders[size], scratch)
                     if run["rows"] != size:
                         raise SystemExit(f"{arm}: {run['rows']} rows of {size} photos")
                     runs[arm].append(run)

@@ -75,8 +75,10 @@ def _decode(content: bytearray) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    # whole: (1, rgb, height, width) uint8, channels last in memory
-    whole = decode_jpeg(torch.frombuffer(content, dtype=torch.uint8), mode=ImageReadMode.RGB)[None]
+    # (rgb, height, width) -> (1, rgb, height, width) uint8, by way of the order in which torchvision lays it in memory:
+    # only so do the strides say `channels last`, without which torch copies before and after each resizing
+    decoded = decode_jpeg(torch.frombuffer(content, dtype=torch.uint8), mode=ImageReadMode.RGB)
+    whole = decoded.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
     height, width = whole.shape[2:]
     reduced = _resized(whole, SHORTER / min(height, width))
     small = _resized(reduced, SMALL / max(reduced.shape[2:]))

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,10 +23,11 @@ _MEMORY_SHARE = 0.01  # of this machine's one core that reading memory maps may 
 
 
 class Tree:
-    """All descendants of this process: CPU seconds used so far, and the highest sum of memory seen."""
+    """All descendants of this process that start from now on: CPU seconds used, and the highest sum of memory seen."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
+        self._others = descendants()
         self._used: dict[tuple[int, int], float] = {}  # pid and start time -> CPU seconds
         self._living: set[int] = set()
         self._guard = threading.Lock()
@@ -65,7 +66,7 @@ class Tree:
             thread.join()
 
     def _scan(self) -> None:
-        self._living = descendants()
+        self._living = descendants(self._others)
 
     def _look(self) -> None:
         for pid in self._living:
@@ -85,8 +86,8 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
 
 
-def descendants() -> set[int]:
-    """Return the pids of all living processes below this one."""
+def descendants(without: Set[int] = frozenset()) -> set[int]:
+    """Return the pids of all living processes below this one, except some and what is below those."""
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -95,7 +96,7 @@ def descendants() -> set[int]:
     found: set[int] = set()
     fresh = {os.getpid()}
     while fresh:
-        fresh = {pid for pid, parent in parents.items() if parent in fresh}
+        fresh = {pid for pid, parent in parents.items() if parent in fresh} - without
         found |= fresh
     return found
 

@@ -111,7 +111,7 @@ def limit(folder: Path, out: Path) -> str:
     children = [fork.Process(target=work) for _ in range(CORES)]
     for child in children:
         child.start()
-    fragments = sum((answers.get() for _ in children), [])
+    fragments = [one for _ in children for one in answers.get()]
     for child in children:
         child.join()
     return commit(str(out / "limit.lance"), fragments)
