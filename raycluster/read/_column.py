@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from raycluster.errors import BadMedia, InvalidUse
 from raycluster.read import Reference
-from raycluster.read._listing import look_up, reference, require_uri
+from raycluster.read._listing import reference, require_uri
+from raycluster.read._named import Once, look_up
 from raycluster.read._store import ABSENT
 
 # Locators that stand for no place: why the cell has no bytes.
@@ -116,14 +117,14 @@ class Keys:
         return key
 
 
-def referred(named: Iterable[tuple[str, str | None]], *, timeout: float) -> Iterator[Reference]:
+def referred(named: Iterable[tuple[str, str | None]], *, once: Once, timeout: float) -> Iterator[Reference]:
     """Yield the objects that a column of URIs names, each once.
 
     Args:
         named: the cell's own name, and its URI or path; a null is listed under the cell's name, to be quarantined.
+        once: what other files of the same source named already.
         timeout: seconds to wait for a store.
     """
-    seen: set[str] = set()
     held: list[Reference] = []
 
     def new() -> Iterator[str]:
@@ -133,11 +134,9 @@ def referred(named: Iterable[tuple[str, str | None]], *, timeout: float) -> Iter
             else:
                 yield require_uri(text.strip())
 
-    for found in look_up(new(), timeout=timeout):
+    for found in look_up(new(), once=once, timeout=timeout):
         yield from _drain(held)
-        if found.uri not in seen:
-            seen.add(found.uri)
-            yield reference(found)
+        yield reference(found)
     yield from _drain(held)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 
@@ -32,10 +31,6 @@ from raycluster.read._stores import store_of
 from raycluster.row import OBJECT
 
 _BATCH = 10_000  # references; about 2 MB
-
-# URIs of a list asked for at once: hides the 20 to 80 ms that a store takes for an answer.
-_ASKED_AT_ONCE = 32
-_WINDOW = 512
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -233,21 +228,6 @@ def lines(uri: str, *, timeout: float) -> Iterator[str]:
                     yield require_uri(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidUse(f"the list {shown(uri)} cannot be read: {say(error)}", fix="correct `list`") from error
-
-
-def look_up(uris: Iterable[str], *, timeout: float) -> Iterator[Found]:
-    """Yield what lies at each uri, in order, many asked at once; what cannot be found has the version `ABSENT`."""
-
-    def find(uri: str) -> Found:
-        try:
-            return store_of(uri, timeout=timeout).find(uri)
-        except OSError:
-            return Found(uri, ABSENT)
-
-    remaining = iter(uris)
-    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="raycluster-list") as pool:
-        while window := list(islice(remaining, _WINDOW)):
-            yield from map(find, window) if all(map(is_local, window)) else pool.map(find, window)
 
 
 def reference(found: Found) -> Reference:

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from raycluster.errors import InvalidUse
 from raycluster.read import Reference
-from raycluster.read._listing import Place, batches, each_once, lines, look_up, places, reference, require, require_uri
+from raycluster.read._listing import Place, batches, each_once, lines, places, reference, require, require_uri
 from raycluster.read._load import Loading
+from raycluster.read._named import Once, look_up
 from raycluster.read._store import Found
 from raycluster.row import Media
 
@@ -41,10 +42,9 @@ class Files(Loading):
         yield from each_once(found)
         if listed is None:
             return
-        seen: set[str] = set()  # a list may name a uri twice anywhere: about 150 bytes of memory a line
-        for one in look_up(lines(listed, timeout=self.timeout), timeout=self.timeout):
-            if one.uri not in seen and not any(place.covers(one.uri) for place in found):
-                seen.add(one.uri)
+        named = lines(listed, timeout=self.timeout)  # a list may name a uri twice anywhere
+        for one in look_up(named, once=Once(), timeout=self.timeout):
+            if not any(place.covers(one.uri) for place in found):
                 yield one
 
     def get(self, reference: Reference) -> Media:

@@ -16,6 +16,7 @@ from raycluster.read import Reference
 from raycluster.read._column import Keys, cell_uri, cells, column_type, holds_uris, referred, refuse, window_rows
 from raycluster.read._listing import batches, require_uri
 from raycluster.read._load import Loading
+from raycluster.read._named import Once
 from raycluster.read._store import CHUNK_BYTES, Found, is_local, local_path, shown
 from raycluster.row import Media
 
@@ -53,7 +54,9 @@ class Lance(Loading):
                     f"`id` has no use: column {self.column!r} holds URIs, which are names already", fix="remove `id`"
                 )
             column_type(table.schema, self.id, where=where)
-        return batches(referred(self._uris(table), timeout=self.timeout) if uris else self._rows(table))
+        if uris:
+            return batches(referred(self._uris(table), once=Once(), timeout=self.timeout))
+        return batches(self._rows(table))
 
     def _table(self, version: int | str | None) -> Foreign:
         uri = require_uri(self.uri)

@@ -33,6 +33,7 @@ from raycluster.read._column import (
 )
 from raycluster.read._listing import batches, each_once, places
 from raycluster.read._load import Loading
+from raycluster.read._named import Once
 from raycluster.read._store import Changed, Found, is_local, say, shown
 from raycluster.read._stores import store_of
 from raycluster.row import Media
@@ -104,12 +105,13 @@ class Parquet(Loading):
             raise InvalidUse(fault, fix="check address and access") from error
 
     def _listed(self, first: Found, others: Iterator[Found]) -> Iterator[Reference]:
+        once = Once()
         for found in chain([first], others):
             kind = self._kind(found)
             if kind is None:
                 yield Reference(uri=found.uri, version=found.version, size=found.size, locator=DAMAGED)
             elif kind:
-                yield from referred(self._uris(found), timeout=self.timeout)
+                yield from referred(self._uris(found), once=once, timeout=self.timeout)
             else:
                 yield from self._rows(found)
 

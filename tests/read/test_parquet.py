@@ -121,6 +121,18 @@ def test_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Parquet(paths=(str(path),), column="link", id="link").objects()
 
 
+def test_a_uri_that_many_files_and_rows_name_is_one_object(site: Any, tmp_path: Path) -> None:
+    site.files = {f"/{name}.jpg": jpeg() + name.encode() for name in "abc"}
+    url = {name: f"{site.url}/{name}.jpg" for name in "abc"}
+    write(tmp_path / "1.parquet", link=[url["a"], url["b"], url["a"], None])
+    write(tmp_path / "2.parquet", link=[url["b"], url["b"] + "#part", url["c"]])
+    write(tmp_path / "3.parquet", link=[url["a"]])
+    found = [one.uri for one in references(Parquet(paths=(str(tmp_path),), column="link"))]
+    null = f"{(tmp_path / '1.parquet').as_uri()}#3"
+    assert sorted(found) == sorted([*url.values(), null])
+    assert sorted(site.asked) == [f"HEAD /{name}.jpg" for name in "abc"]  # and the server is asked once about each
+
+
 def test_bad_cells(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", image=[jpeg(), None, b"", os.urandom(300), jpeg() + bytes(500)])
     source = Parquet(paths=(str(tmp_path),), column="image", max_bytes=len(jpeg()) + 400)
