@@ -22,11 +22,14 @@ _COUNTED = {"flac", "flv", "asf", "tta", "wv", "ape", "caf"}
 _SLACK_SECONDS, _SLACK_SHARE = 1.0, 0.02
 # A player skips a damaged packet without notice; above this share of packets nobody would call it playing.
 _DAMAGED_SHARE = 0.05
+# No protocol has this name. ffmpeg reads the object through our own file and may open nothing by itself: playlists
+# (HLS, DASH, concat, SDP) would otherwise fetch whatever URL or local file their text names.
+_ISOLATED = {"protocol_whitelist": "none"}
 
 
 @contextmanager
 def opened(media: Media) -> Iterator[Any]:
-    """Open the container of an object (`av.container.InputContainer`), from its path where it has one.
+    """Open the container of an object (`av.container.InputContainer`), which can reach nothing but its bytes.
 
     Raises:
         BadMedia: `empty`, `truncated`, `corrupt` or `unsupported`.
@@ -41,7 +44,7 @@ def opened(media: Media) -> Iterator[Any]:
             raise BadMedia("truncated", f"the file is cut off: {missing}")
         file.seek(0)
         try:
-            container = av.open(media.path or file)
+            container = av.open(file, options=_ISOLATED)
         except av.error.FFmpegError as error:
             known = media.media_type.startswith(("audio/", "video/"))
             message = f"ffmpeg cannot open it as {media.media_type or 'sound or video'}: {error.strerror}"
