@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -27,13 +28,21 @@ def _parser(units: dict[str, float] | dict[str, int], example: str) -> BeforeVal
         found = _QUANTITY.fullmatch(value)
         if not found or found[2] not in units:
             raise ValueError(f"{value!r} is not a quantity: write it like {example} (units: {', '.join(units)})")
-        return float(found[1]) * units[found[2]]
+        return Decimal(found[1]) * Decimal(str(units[found[2]]))  # 20us is 2e-05, not 1.9999999999999998e-05
 
     return BeforeValidator(parse)
 
 
-def _whole(value: float) -> int:
+def _whole(value: Decimal) -> int:
+    if value != int(value):
+        raise ValueError(f"{value.normalize():f} bytes are not a whole number")
     return int(value)
+
+
+def _seconds_text(value: float) -> str:
+    """Write seconds so that exactly they are read back, without an exponent, which no unit could follow."""
+    text = f"{Decimal(repr(float(value))):f}"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}s"
 
 
 def _text_schema(units: dict[str, float] | dict[str, int], example: str) -> WithJsonSchema:
@@ -41,7 +50,13 @@ def _text_schema(units: dict[str, float] | dict[str, int], example: str) -> With
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
 
-Seconds = Annotated[float, _parser(_SECONDS, "10s"), PlainSerializer("{:.9g}s".format), _text_schema(_SECONDS, "10s")]
+Seconds = Annotated[
+    float,
+    BeforeValidator(float),
+    _parser(_SECONDS, "10s"),
+    PlainSerializer(_seconds_text),
+    _text_schema(_SECONDS, "10s"),
+]
 Bytes = Annotated[
     int, BeforeValidator(_whole), _parser(_BYTES, "2GiB"), PlainSerializer("{}B".format), _text_schema(_BYTES, "2GiB")
 ]
