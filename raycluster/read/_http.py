@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
-from raycluster.read._store import CHUNK_BYTES, Changed, Found, Store
+from raycluster.read._store import CHUNK_BYTES, Busy, Changed, Found, Refused, Store
 from raycluster.stage import need
 
 # A busy server gets four chances: after 0, 1 and 2 seconds, or when it says, but no later than this.
 _RETRIES = 3
 _LONGEST_WAIT = 30.0  # seconds
-_BUSY = (429, 500, 502, 503, 504)
+_BUSY = (408, 429, 500, 502, 503, 504)
+_OVERLOADED = (429, 503)  # about the server, whatever the method: 500 and 502 may come from one that knows no HEAD
 
 # Without this some servers send compressed bytes, whose length and etag are not the object's.
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "raycluster"}
@@ -33,6 +34,8 @@ class HttpStore(Store):
         with self._ask("HEAD", uri) as answer:
             if answer.ok:
                 return _found(uri, answer)
+            if answer.status_code in _OVERLOADED:
+                _require_success(answer)
         with self._ask("GET", uri) as answer:
             _require_success(answer)
             return _found(uri, answer)
@@ -84,7 +87,9 @@ class HttpStore(Store):
             ) as answer:
                 yield answer
         except requests.TooManyRedirects as error:
-            raise OSError(f"the server redirects more than {_MOST_REDIRECTS} times") from error
+            raise Refused(f"the server redirects more than {_MOST_REDIRECTS} times") from error
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            raise Refused(f"it is no URL: {error}") from error
         except requests.RequestException as error:
             if isinstance(error, requests.Timeout) or "timed out" in str(error):
                 raise TimeoutError(f"the server sent nothing for {self.timeout:g} s") from error
@@ -117,7 +122,11 @@ def _require_success(answer: Any) -> None:
     if answer.ok:
         return
     said = f"the server answered {answer.status_code} {answer.reason}".rstrip()
-    raise OSError(said) if answer.status_code not in (404, 410) else _Gone(said)
+    if answer.status_code in (404, 410):
+        raise _Gone(said)
+    if answer.status_code in _BUSY:  # that has been asked again already
+        raise Busy(said)
+    raise OSError(said) if answer.status_code >= 500 else Refused(said)
 
 
 class _Gone(FileNotFoundError):

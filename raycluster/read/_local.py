@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ import pyarrow as pa
 
 from raycluster.read._store import ABSENT, CHUNK_BYTES, Changed, Found, Store, in_order, local_path, local_uri
 
+# What says that a path leads nowhere for certain; anything else (a network file system that is away) says nothing.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+# A listed name with nothing behind it: links that lead nowhere, and folders whose names may be listed and no more.
+_HIDDEN = (*_NOWHERE, errno.EACCES, errno.EPERM)
+
 
 class LocalStore(Store):
     """The local file system. A file's version is its size and modification time."""
@@ -21,12 +27,15 @@ class LocalStore(Store):
         """Return what lies at a uri; a dangling link is a file that cannot be read."""
         path = local_path(uri)
         try:
-            found = os.stat(path)
-        except OSError:
+            return _found(uri, os.stat(path))
+        except ValueError as error:  # a zero byte, which no name has
+            raise FileNotFoundError(f"{uri} does not exist") from error
+        except OSError as error:
+            if error.errno not in _NOWHERE:
+                raise
             if os.path.islink(path):
                 return Found(uri, ABSENT)
-            raise
-        return _found(uri, found)
+            raise FileNotFoundError(error.errno, error.strerror) from error
 
     def children(self, uri: str) -> Iterator[Found]:
         """Yield the files and folders in a folder; pipes, sockets, devices and links back up are left out."""
@@ -89,7 +98,9 @@ def _follow(entry: os.DirEntry[str], uri: str) -> Found | None:
         found = entry.stat()
     except FileNotFoundError:
         return Found(uri, ABSENT) if entry.is_symlink() else None
-    except OSError:  # a link to itself, or a folder whose names may be listed and no more
+    except OSError as error:
+        if error.errno not in _HIDDEN:
+            raise
         return Found(uri, ABSENT)
     return _found(uri, found) if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) else None
 

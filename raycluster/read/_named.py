@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from raycluster.read._store import ABSENT, Found, is_local
+from raycluster.errors import InvalidUse, RayclusterError
+from raycluster.read._store import ABSENT, Busy, Found, Refused, is_local, say, shown
 from raycluster.read._stores import store_of
 
 # URIs of a list asked for at once: hides the 20 to 80 ms that a store takes for an answer.
 _ASKED_AT_ONCE = 32
 _WINDOW = 512
+
+# Seconds before each further try: a restarted server or a lost connection is back within a few.
+_PAUSES = (0.5, 2.0)
+
+
+class Unreachable(RayclusterError):
+    """A store does not answer; the same command may succeed later."""
+
+    code, status, retryable = "unreachable", 503, True
 
 
 class Once:
@@ -27,7 +38,7 @@ class Once:
     def is_first(self, uri: str) -> bool:
         """Say whether this uri has not been asked about before."""
         before = len(self.seen)
-        self.seen.add(hashlib.blake2b(uri.encode(errors="surrogateescape"), digest_size=16).digest())
+        self.seen.add(hashlib.blake2b(uri.encode(errors="surrogatepass"), digest_size=16).digest())
         return len(self.seen) > before
 
 
@@ -40,13 +51,14 @@ def look_up(uris: Iterable[str], *, once: Once, timeout: float) -> Iterator[Foun
         uris: in any number.
         once: what was listed already, of the whole source.
         timeout: seconds to wait for a store.
+
+    Raises:
+        InvalidUse: a store refuses to tell.
+        Unreachable: a store has not told, after some tries; to call it absent would condemn an object that is there.
     """
 
     def find(uri: str) -> Found:
-        try:
-            return store_of(uri, timeout=timeout).find(uri)
-        except OSError:
-            return Found(uri, ABSENT)
+        return _find(uri, timeout)
 
     remaining = filter(once.is_first, uris)
     with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="raycluster-list") as pool:
@@ -56,3 +68,30 @@ def look_up(uris: Iterable[str], *, once: Once, timeout: float) -> Iterator[Foun
                 # A store may name a thing differently than it was asked for: that name is listed, and counts too.
                 if found.uri == uri or once.is_first(found.uri):
                     yield found
+
+
+def _find(uri: str, timeout: float) -> Found:
+    """Return what lies at a uri, asking again where the way to it may be at fault."""
+    for pause in _PAUSES:
+        try:
+            return _ask(uri, timeout)
+        except Unreachable as error:
+            if isinstance(error.__cause__, Busy):
+                raise
+            time.sleep(pause)
+    return _ask(uri, timeout)
+
+
+def _ask(uri: str, timeout: float) -> Found:
+    try:
+        return store_of(uri, timeout=timeout).find(uri)
+    except FileNotFoundError:
+        return Found(uri, ABSENT)
+    except RayclusterError:
+        raise
+    except (PermissionError, Refused) as error:
+        message = f"{shown(uri)} cannot be looked up: {say(error)}; nothing was changed"
+        raise InvalidUse(message, fix="grant access, or no longer name it in the source") from error
+    except Exception as error:  # clients of stores raise what they like, not only OSError
+        message = f"{shown(uri)} cannot be looked up: {say(error)}; nothing was changed"
+        raise Unreachable(message, fix="run again when it answers, or no longer name it in the source") from error

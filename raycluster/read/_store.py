@@ -32,6 +32,14 @@ class Changed(OSError):
         super().__init__(message)
 
 
+class Busy(OSError):
+    """A store has answered, several times, that it cannot now."""
+
+
+class Refused(OSError):
+    """A store has answered that it will not: the same question gets the same answer."""
+
+
 class Found(NamedTuple):
     """One file or folder of a store."""
 
@@ -49,7 +57,7 @@ class Store(ABC):
         """Return what lies at a uri.
 
         Raises:
-            FileNotFoundError: nothing does.
+            FileNotFoundError: nothing does, for certain: a store that only fails to tell raises something else.
         """
 
     @abstractmethod

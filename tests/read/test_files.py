@@ -181,6 +181,14 @@ def test_pipes_and_devices_never_block(tmp_path: Path) -> None:
         Files(paths=(f"{tmp_path}/pipe.jpg",)).objects()
 
 
+def test_names_that_no_file_can_have_are_absent(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jpg")
+    names = ["a.jpg", "a.jpg/b.jpg", "x" * 300, "none.jpg", "zero\0byte.jpg"]
+    (tmp_path / "list").write_text("\n".join(f"{tmp_path}/{name}" for name in names))
+    found = references(Files(list=str(tmp_path / "list")))
+    assert [one.version == "absent" for one in found] == [False, True, True, True, True]
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
