@@ -78,8 +78,8 @@ class Stage(ABC):
         """
 
 
-# One folder, one family. Listing must not import the members.
-FAMILIES = ("read", "decode", "encode", "check")
+# The class that every member of a family derives from, which its folder's own file defines.
+_BASES = {"read": "Source", "decode": "Decode", "encode": "Encode", "check": "Check"}
 
 
 def names(family: str) -> list[str]:
@@ -96,9 +96,10 @@ def find(family: str, name: str) -> Any:
 
     Raises:
         NotFound: no such file; says the nearest name.
+        InvalidUse: a private name that names no stage of this family.
     """
-    if ":" in name:
-        return _private(name)
+    if is_private(name):
+        return _private(family, name)
     if name not in names(family):
         raise unknown(family, name, names(family))
     module = importlib.import_module(f"raycluster.{family}.{name}")
@@ -114,12 +115,30 @@ def find(family: str, name: str) -> Any:
     return members[0]
 
 
-def _private(name: str) -> Any:
+def is_private(name: str) -> bool:
+    """Say whether a stage's name is that of a class outside of raycluster, whose module is imported to find it."""
+    return ":" in name
+
+
+def _private(family: str, name: str) -> Any:
+    """Import a private stage. Only a class of the family is returned: a caller fills what it gets with options.
+
+    Raises:
+        InvalidUse: no such module or class, or it is something else.
+    """
     module_name, _, class_name = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
+        raise InvalidUse(f"{name!r} names no class", fix="write it as `package.module:Class`")
+    base = getattr(importlib.import_module(f"raycluster.{family}"), _BASES[family])
     try:
-        return getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise InvalidUse(f"{name!r} cannot be imported: {error}", fix="check the module path and PYTHONPATH") from error
+        found = getattr(importlib.import_module(module_name), class_name)
+    except Exception as error:  # the module is the user's, and may fail in any way
+        message = f"{name!r} cannot be imported: {type(error).__name__}: {error}"
+        raise InvalidUse(message, fix="check the module path and PYTHONPATH") from error
+    if not (isinstance(found, type) and issubclass(found, base)) or inspect.isabstract(found):
+        wanted = f"a class that derives from raycluster.{family}.{base.__name__} and defines what that leaves open"
+        raise InvalidUse(f"{name!r} is no stage of the family {family!r}", fix=f"name {wanted}")
+    return found
 
 
 def unknown(kind: str, name: str, known: list[str]) -> NotFound:

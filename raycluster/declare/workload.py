@@ -7,6 +7,7 @@ so a new stage needs no line here. The same classes build a workload in Python.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ import yaml
 from pydantic import Field, TypeAdapter
 
 from raycluster import stage
+from raycluster.declare.columns import clashes
 from raycluster.declare.document import API_VERSION, At, Document, load, nearest, parse
 from raycluster.errors import InvalidUse, NotFound
 
@@ -77,7 +79,7 @@ class Workload:
     labels: dict[str, str]
     source: Any  # read.Source
     decode: tuple[Any, ...]  # decode.Decode, one a modality
-    # encode.Encode, in order; a later one wins where two write a column. Those that a decoder relies on are added.
+    # encode.Encode, in order; a later one wins in the columns they share. Those that a decoder relies on are added.
     encode: tuple[Any, ...] = ()
     check: Checks = Checks()
     sink: Sink
@@ -85,10 +87,17 @@ class Workload:
     def __post_init__(self) -> None:
         if not self.labels.get("team"):
             raise InvalidUse("metadata.labels.team is missing", fix="name the team that pays, as `team: NAME`")
-        wanted = dict.fromkeys(name for decoder in self.decode for name in decoder.relies_on)
-        lacking = [name for name in wanted if name not in {encoder.name for encoder in self.encode}]
-        implied = tuple(stage.find("encode", name)() for name in lacking)
-        object.__setattr__(self, "encode", (*implied, *self.encode))  # first: others read what they write
+        # first: others read what they write
+        object.__setattr__(self, "encode", (*_implied(self.decode, self.encode), *self.encode))
+        for _, problem in clashes(self.encode):
+            raise problem
+
+
+def _implied(decode: Sequence[Any], encode: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the encoders that the decoders rely on and that are not declared."""
+    wanted = dict.fromkeys(name for decoder in decode for name in decoder.relies_on)
+    present = {encoder.name for encoder in encode}
+    return tuple(stage.find("encode", name)() for name in wanted if name not in present)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +148,7 @@ def _build(document: Document) -> Workload:
     source = _one(document, "read", raw.get("source"), ("spec", "source"))
     decode = _mapping(document, raw.get("decode"), ("spec", "decode"))
     encode = _uses(document, "encode", raw.get("encode"), ("spec", "encode"))
+    _report_clashes(document, decode, encode)
     checks = raw.get("check")
     at: At = ("spec", "check", "rules")
     rules = _uses(document, "check", checks.get("rules") if isinstance(checks, dict) else None, at)
@@ -168,15 +178,24 @@ def _mapping(document: Document, value: Any, at: At) -> list[Any]:
 
 
 def _uses(document: Document, family: str, value: Any, at: At) -> list[Any]:
-    stages = []
+    stages: list[Any] = []
     for index, entry in enumerate(value if isinstance(value, list | tuple) else []):
         place = (*at, index)
         if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
             document.report("expected a mapping with `use: NAME`", place, nearest("", stage.names(family)))
+            stages.append(None)
             continue
         options = {key: option for key, option in entry.items() if key != "use"}
         stages.append(_stage(document, family, entry["use"], (options, place)))
     return stages
+
+
+def _report_clashes(document: Document, decode: list[Any], encode: list[Any]) -> None:
+    if None in (*decode, *encode):  # told already
+        return
+    implied = _implied(decode, encode)
+    for index, problem in clashes((*implied, *encode)):
+        document.report(problem.message, ("spec", "encode", index - len(implied)), problem.fix)
 
 
 def _stage(document: Document, family: str, name: str, declared: tuple[Any, At]) -> Any:
@@ -189,7 +208,10 @@ def _stage(document: Document, family: str, name: str, declared: tuple[Any, At])
     if options is not None and not isinstance(options, dict):
         document.report(f"{name}: expected a mapping of options, found {options!r}", at)
         return None
-    return document.read(cls, options, at)
+    made = document.read(cls, options, at)
+    if getattr(made, "timeout", 1) <= 0:  # of any stage, a private one too: the timer would not be set
+        document.report("timeout: must be more than 0", (*at, "timeout"), "leave it out for the default")
+    return made
 
 
 def stage_name(family: str, member: Any) -> str:
