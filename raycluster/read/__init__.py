@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import pyarrow as pa
 
 from raycluster.errors import BadMedia
 from raycluster.read._media_type import identify
 from raycluster.row import Media
+
+T = TypeVar("T")
+
+# First bytes asked for at once: a plan peeks at thousands of objects, each a wait of 20 to 80 ms, and holds 4 kB each.
+_PEEKED_AHEAD = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +75,30 @@ class Source(ABC):
         """
         return identify(self.peek(reference), name=reference.uri, size=reference.size).modality
 
-    def fetch(self, references: list[Reference]) -> Iterator[tuple[Reference, Media | BadMedia]]:
+    def modalities(self, references: Iterable[Reference]) -> Iterator[str]:
+        """Yield each object's modality, as far as its first bytes tell, or else its quarantine code.
+
+        For a plan's counts only. It never raises for an object, and reads a few references ahead, in order.
+        """
+
+        def limit(reference: Reference) -> int:
+            # A cell of a table shares its window of rows with its neighbours, and few windows are kept.
+            return self.ahead if reference.locator else _PEEKED_AHEAD
+
+        for _, kind in _in_order(self._modality, references, limit):
+            yield kind
+
+    def fetch(self, references: Iterable[Reference]) -> Iterator[tuple[Reference, Media | BadMedia]]:
         """Get objects in order, `ahead` of them being read while the caller works on one."""
-        with ThreadPoolExecutor(self.ahead, thread_name_prefix="raycluster-read") as pool:
-            waiting: deque[tuple[Reference, Future[Media | BadMedia]]] = deque()
-            for reference in references:
-                waiting.append((reference, pool.submit(self._get, reference)))
-                if len(waiting) > self.ahead:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
+        return _in_order(self._get, references, lambda _: self.ahead)
+
+    def _modality(self, reference: Reference) -> str:
+        try:
+            return self.modality(reference)
+        except BadMedia as error:
+            return error.code
+        except Exception:  # noqa: BLE001 - counted as what `get` would say: clients of stores raise what they like
+            return "unreadable"
 
     def _get(self, reference: Reference) -> Media | BadMedia:
         try:
@@ -89,3 +107,22 @@ class Source(ABC):
             return error
         except Exception as error:  # noqa: BLE001 - routed to quarantine: one unreadable object never ends a run
             return BadMedia("unreadable", f"{type(error).__name__}: {error}")
+
+
+def _in_order(
+    ask: Callable[[Reference], T], references: Iterable[Reference], limit: Callable[[Reference], int]
+) -> Iterator[tuple[Reference, T]]:
+    """Yield each reference with its answer, in order, as many asked ahead as `limit` allows for the newest."""
+    pool = ThreadPoolExecutor(_PEEKED_AHEAD, thread_name_prefix="raycluster-read")
+    waiting: deque[tuple[Reference, Future[T]]] = deque()
+    try:
+        for reference in references:
+            waiting.append((reference, pool.submit(ask, reference)))
+            while len(waiting) > limit(reference):
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:  # also when the caller leaves early: what has not begun never will
+        pool.shutdown(cancel_futures=True)
