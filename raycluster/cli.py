@@ -182,9 +182,9 @@ def schema(kind: str, as_json: bool) -> None:
 def plan(file: str, lake: str, address: str | None, as_json: bool) -> int:
     """Say what would be read, skipped and produced, and where; change nothing."""
     from raycluster.declare.workload import load_workload
-    from raycluster.engine.run import prepare
+    from raycluster.engine.prepare import prepare
 
-    made = prepare(load_workload(file), _open(lake), address=address)
+    made = prepare(load_workload(file), _open(lake), address=address, peeks=True)
     terminal.show_plan(made, as_json=as_json)
     return 2 if made.problems else 0
 
@@ -198,7 +198,8 @@ def plan(file: str, lake: str, address: str | None, as_json: bool) -> int:
 def run(file: str, prune: bool, lake: str, address: str | None, as_json: bool) -> int:
     """Run a workload: only what is new or changed is worked on."""
     from raycluster.declare.workload import load_workload
-    from raycluster.engine.run import execute, prepare
+    from raycluster.engine.prepare import prepare
+    from raycluster.engine.run import execute
 
     workload, place = load_workload(file), _open(lake)
     with terminal.Live(quiet=as_json) as live:

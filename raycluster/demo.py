@@ -8,7 +8,8 @@ from raycluster import terminal
 from raycluster.corpus import build
 from raycluster.declare.corpus import load_corpus
 from raycluster.declare.workload import load_workload
-from raycluster.engine.run import execute, prepare
+from raycluster.engine.prepare import prepare
+from raycluster.engine.run import execute
 from raycluster.errors import NotFound
 from raycluster.lake.lake import Lake
 from raycluster.lake.overview import describe

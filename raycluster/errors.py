@@ -82,6 +82,10 @@ class MissingPackage(RayclusterError):
     code, status = "missing_package", 503
 
 
+class MissingClient(MissingPackage):
+    """A registry's client (pip, npm, apt-get) is absent, so weights or media cannot be fetched."""
+
+
 class Unplaceable(InvalidUse):
     """The plan asks for more than the cluster has."""
 

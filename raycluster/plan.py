@@ -6,17 +6,18 @@ Whoever lists the source and reads the dataset hands both in as iterators; the e
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from math import ceil, floor
+from math import ceil
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
 from raycluster.declare.workload import Workload
 from raycluster.errors import Unplaceable
+from raycluster.place import Cluster, Pool, place
 from raycluster.row import OBJECT, object_id
-from raycluster.units import Resources, show_bytes
 
 State = Literal["new", "changed", "done", "vanished"]
 STATES: tuple[State, ...] = get_args(State)
@@ -26,25 +27,24 @@ STATES: tuple[State, ...] = get_args(State)
 _SHARDS_A_WORKER = 8
 _SHARD_OBJECTS = 2048
 _SHARD_BYTES = 1 << 30
+# Where rows travel to a later pool, those of a whole shard are held until it is done: 64 photos are 10 MB.
+_TRAVELLING_OBJECTS = 64
 
 TODO = OBJECT.append(pa.field("object_id", pa.string(), nullable=False))
 
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """What can be had: the free-standing capacity of every node, since a worker must fit on one."""
-
-    nodes: tuple[Resources, ...]
-
-    @property
-    def cpu(self) -> float:
-        """Return the cores of all nodes."""
-        return sum(node.cpu for node in self.nodes)
-
-    @property
-    def gpu(self) -> float:
-        """Return the GPUs of all nodes."""
-        return sum(node.gpu for node in self.nodes)
+# What a dataset and its quarantine know of an object, one row at least. `settled`: it is done, under this very
+# declaration; `bad`: some row of it is in quarantine.
+KNOWN = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("object_id", pa.string()),
+        ("modality", pa.string()),
+        ("workload", pa.string()),
+        ("settled", pa.bool_()),
+        ("bad", pa.bool_()),
+    ]
+)
+UNREAD = "unread"  # the modality of what nobody has looked at
 
 
 @dataclass(kw_only=True)
@@ -61,23 +61,6 @@ class Count:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pool:
-    """Stages that run one after the other in the same workers, rows never leaving the process between them.
-
-    All stages that need no GPU and stand next to each other share a pool; a stage that needs one has its own.
-    """
-
-    stages: tuple[Any, ...]
-    needs: Resources
-    actors: int
-
-    @property
-    def name(self) -> str:
-        """Return the stages' names, joined."""
-        return "+".join(stage.name for stage in self.stages) or "write"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a workload will do on this cluster and this dataset."""
 
@@ -88,6 +71,7 @@ class Plan:
     # what this run replaces: a changed object's id -> the ids of its older versions
     replaced: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     vanished: tuple[str, ...] = field(default=(), repr=False)  # object ids that the source no longer lists
+    known_bad: int = 0  # objects that earlier runs found bad, and that the source still lists
     problems: tuple[str, ...] = ()
     base: int = 0  # the dataset's version that the source was compared with; 0: it did not exist
 
@@ -112,7 +96,7 @@ def make_plan(
     *,
     listed: Iterable[pa.RecordBatch],
     known: Iterable[pa.RecordBatch],
-    modality: Callable[[dict[str, Any]], str],
+    modalities: Callable[[pa.RecordBatch], Iterable[str]] = lambda batch: [UNREAD] * batch.num_rows,
 ) -> Plan:
     """Compare what the source lists with what the dataset and its quarantine know, and place the stages.
 
@@ -120,146 +104,102 @@ def make_plan(
         workload: the declared job.
         cluster: what can be had.
         listed: batches of schema `row.OBJECT`.
-        known: batches of `uri` and `object_id`, one row an object at least.
-        modality: names the modality of one reference, for the counts only; bytes decide when they are decoded.
+        known: batches of schema KNOWN.
+        modalities: names the modality of each reference of a batch, for the counts only; bytes decide when they are
+            decoded.
     """
     pools, problems = place(workload, cluster)
-    seen = _Seen(known)
-    counts: dict[State, dict[str, Count]] = {state: {} for state in STATES}
-    todo: list[dict[str, Any]] = []
-    replaced: dict[str, tuple[str, ...]] = {}
-    for batch in listed:
-        for reference in batch.to_pylist():
-            identity = object_id(reference["uri"], reference["version"])
-            state, old = seen.judge(reference["uri"], identity)
-            counts[state].setdefault(modality(reference), Count()).add(reference["size"])
-            if state != "done":
-                todo.append({**reference, "object_id": identity})
-            if old:
-                replaced[identity] = tuple(old)
-    vanished = seen.unlisted()
-    if vanished:
-        counts["vanished"]["all"] = Count(objects=len(vanished))
+    compared = _Comparison(known, workload.name)
+    todo = [wanted for batch in listed if (wanted := compared.judge(batch, modalities)).num_rows]
+    compared.count_vanished()
     return Plan(
         workload=workload,
         pools=pools,
-        counts=counts,
-        todo=pa.Table.from_pylist(todo, TODO),
-        replaced=replaced,
-        vanished=tuple(vanished),
+        counts=compared.counts,
+        todo=pa.Table.from_batches(todo, TODO),
+        replaced=compared.replaced,
+        vanished=tuple(identity for known in compared.unlisted() for identity in known.identities),
+        known_bad=compared.known_bad,
         problems=tuple(problems),
     )
 
 
-class _Seen:
-    """What is already known, by 16-byte digest of the uri: 10^6 objects take about 300 MB."""
+@dataclass(slots=True)
+class _Known:
+    """What is known of one uri."""
 
-    def __init__(self, known: Iterable[pa.RecordBatch]) -> None:
-        self.identities: dict[bytes, set[str]] = {}
+    modality: str
+    identities: tuple[str, ...] = ()  # settled: an object with one of these ids is done
+    bad: tuple[str, ...] = ()  # ids that have rows in quarantine
+    is_own: bool = False  # this workload put it there
+
+
+class _Comparison:
+    """The source against what is known, by 16-byte digest of the uri: 10^6 objects take about 500 MB."""
+
+    def __init__(self, known: Iterable[pa.RecordBatch], workload: str) -> None:
+        self.known: dict[bytes, _Known] = {}
         self.listed: set[bytes] = set()
+        self.counts: dict[State, dict[str, Count]] = {state: {} for state in STATES}
+        self.replaced: dict[str, tuple[str, ...]] = {}
+        self.known_bad = 0
         for batch in known:
-            for uri, identity in zip(batch["uri"].to_pylist(), batch["object_id"].to_pylist(), strict=True):
-                self.identities.setdefault(_key(uri), set()).add(identity)
+            for row in batch.to_pylist():
+                self._learn(row, workload)
 
-    def judge(self, uri: str, identity: str) -> tuple[State, list[str]]:
-        """Return an object's state and the older versions of it that must go."""
+    def _learn(self, row: dict[str, Any], workload: str) -> None:
+        one = self.known.setdefault(_key(row["uri"]), _Known(modality=sys.intern(row["modality"] or UNREAD)))
+        if row["settled"] and row["object_id"] not in one.identities:
+            one.identities += (row["object_id"],)
+        if row["bad"] and row["object_id"] not in one.bad:
+            one.bad += (row["object_id"],)
+        if row["modality"] == "video":  # its sound track is known by it
+            one.modality = "video"
+        one.is_own |= row["workload"] == workload
+
+    def judge(self, batch: pa.RecordBatch, modalities: Callable[[pa.RecordBatch], Iterable[str]]) -> pa.RecordBatch:
+        """Count each listed object, and return those to be done; one listed twice is done once."""
+        identities: list[str] = []
+        states: list[State | None] = []
+        for uri, version, size in zip(*(batch.column(n).to_pylist() for n in ("uri", "version", "size")), strict=True):
+            identities.append(object_id(uri, version))
+            states.append(self._state(uri, identities[-1], size))
+        wanted = [(index, state) for index, state in enumerate(states) if state == "new" or state == "changed"]
+        todo = batch.take(pa.array([index for index, _ in wanted], pa.int64()))
+        for (index, state), modality in zip(wanted, modalities(todo), strict=True):
+            self.counts[state].setdefault(modality, Count()).add(batch.column("size")[index].as_py())
+        ids = pa.array([identities[index] for index, _ in wanted], pa.string())
+        return pa.RecordBatch.from_arrays([*todo.columns, ids], schema=TODO)
+
+    def _state(self, uri: str, identity: str, size: int) -> State | None:
+        """Return the state of an object; None for one that was listed before."""
         key = _key(uri)
-        identities = self.identities.get(key)
-        if identities is None:
-            return "new", []
+        if key in self.listed:
+            return None
         self.listed.add(key)
-        old = sorted(identities - {identity})
-        return ("done", []) if identity in identities else ("changed", old)
+        known = self.known.get(key)
+        if known is None:
+            return "new"
+        if identity in known.identities:
+            self.counts["done"].setdefault(known.modality, Count()).add(size)
+            self.known_bad += identity in known.bad
+            return "done"
+        if older := tuple(sorted({*known.identities, *known.bad} - {identity})):
+            self.replaced[identity] = older
+        return "changed" if known.identities else "new"
 
-    def unlisted(self) -> list[str]:
-        """Return the object ids whose uri the source no longer lists."""
-        return sorted(one for key, ids in self.identities.items() if key not in self.listed for one in ids)
+    def unlisted(self) -> list[_Known]:
+        """Return what this workload knows and the source no longer lists."""
+        return [known for key, known in self.known.items() if known.is_own and key not in self.listed]
+
+    def count_vanished(self) -> None:
+        """Count the objects that the source no longer lists."""
+        for known in self.unlisted():
+            self.counts["vanished"].setdefault(known.modality, Count()).add(0)
 
 
 def _key(uri: str) -> bytes:
     return hashlib.blake2b(uri.encode(), digest_size=16).digest()
-
-
-def place(workload: Workload, cluster: Cluster) -> tuple[tuple[Pool, ...], list[str]]:
-    """Group the stages into pools, size each for the cluster, and say what does not fit."""
-    groups: list[list[Any]] = [list(workload.decode)]
-    for stage in (*workload.encode, *workload.check.rules):
-        alone = stage.needs.gpu > 0 or getattr(stage, "actors", None) is not None
-        last = groups[-1]
-        if alone or _is_alone(last):
-            groups.append([stage])
-        else:
-            last.append(stage)
-    problems: list[str] = []
-    fixed = {index: size for index, group in enumerate(groups) if (size := _fixed_size(group, cluster, problems))}
-    taken = sum(size * _join(groups[index]).cpu for index, size in fixed.items())
-    share = max(0.0, cluster.cpu - taken) / max(1, len(groups) - len(fixed))  # CPUs for each pool that adapts
-    pools = tuple(
-        Pool(
-            stages=tuple(group),
-            needs=(needs := _join(group)),
-            actors=fixed.get(index) or max(1, min(_room(needs, cluster), floor(share / max(needs.cpu, 0.01) + 1e-9))),
-        )
-        for index, group in enumerate(groups)
-    )
-    asked = sum(pool.actors * pool.needs.cpu for pool in pools)
-    if asked > cluster.cpu and not problems:
-        names = ", ".join(f"{pool.name} {pool.actors} x {pool.needs.cpu:g}" for pool in pools)
-        problems.append(f"the pools ask for {asked:g} CPUs ({names}), the cluster has {cluster.cpu:g}")
-    return pools, problems
-
-
-def _is_alone(group: list[Any]) -> bool:
-    return any(stage.needs.gpu > 0 or getattr(stage, "actors", None) is not None for stage in group)
-
-
-def _join(group: list[Any]) -> Resources:
-    """Return what a worker of a group occupies: stages run in turn, so the most of each counts."""
-    return Resources(
-        cpu=max(stage.needs.cpu for stage in group),
-        gpu=max(stage.needs.gpu for stage in group),
-        memory=max(stage.needs.memory for stage in group),
-    )
-
-
-def _fixed_size(group: list[Any], cluster: Cluster, problems: list[str]) -> int | None:
-    """Return the actors of a pool whose size does not depend on the others, and note why it cannot be placed.
-
-    A GPU pool takes all the GPUs there are, a pool with `actors` what it says; the rest share the CPUs left over.
-    """
-    needs, room = _join(group), _room(_join(group), cluster)
-    wanted = max((stage.actors for stage in group if getattr(stage, "actors", None)), default=None)
-    names = "+".join(stage.name for stage in group)
-    if room == 0:
-        problems.append(f"{names} needs {_show(needs)} a worker: no node of this cluster has that ({_nodes(cluster)})")
-    elif wanted is not None and wanted > room:
-        problems.append(f"{names} wants {wanted} actors of {_show(needs)}: only {room} fit ({_nodes(cluster)})")
-    return wanted or (room if needs.gpu else None)
-
-
-def _room(needs: Resources, cluster: Cluster) -> int:
-    """Return how many workers the nodes hold."""
-    return sum(_fit(needs, node) for node in cluster.nodes)
-
-
-def _fit(needs: Resources, node: Resources) -> int:
-    limits = [
-        floor(have / want + 1e-9)
-        for want, have in ((needs.cpu, node.cpu), (needs.gpu, node.gpu), (needs.memory, node.memory))
-        if want > 0
-    ]
-    return min(limits, default=0)
-
-
-def _show(needs: Resources) -> str:
-    parts = [f"{needs.cpu:g} CPU"]
-    parts += [f"{needs.gpu:g} GPU"] if needs.gpu else []
-    parts += [show_bytes(needs.memory)] if needs.memory else []
-    return ", ".join(parts)
-
-
-def _nodes(cluster: Cluster) -> str:
-    return f"{len(cluster.nodes)} node(s): {cluster.cpu:g} CPU, {cluster.gpu:g} GPU"
 
 
 def shards(plan: Plan, *, sequential: bool) -> Iterator[pa.Table]:
@@ -273,7 +213,8 @@ def shards(plan: Plan, *, sequential: bool) -> Iterator[pa.Table]:
         return
     size = sum(plan.todo["size"].to_pylist())
     workers = plan.pools[0].actors
-    number = max(workers * _SHARDS_A_WORKER, ceil(objects / _SHARD_OBJECTS), ceil(size / _SHARD_BYTES))
+    most = _SHARD_OBJECTS if len(plan.pools) == 1 else _TRAVELLING_OBJECTS
+    number = max(workers * _SHARDS_A_WORKER, ceil(objects / most), ceil(size / _SHARD_BYTES))
     number = min(number, objects)
     for index in range(number):
         if sequential:

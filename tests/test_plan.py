@@ -7,7 +7,8 @@ import pytest
 
 from raycluster.declare.workload import Sink, Workload
 from raycluster.errors import Unplaceable
-from raycluster.plan import Cluster, make_plan, place, shards
+from raycluster.place import Cluster, place
+from raycluster.plan import KNOWN, make_plan, shards
 from raycluster.row import OBJECT, object_id
 from raycluster.units import Resources
 
@@ -36,14 +37,19 @@ def listing(*objects: tuple[str, str]) -> list[pa.RecordBatch]:
     return pa.Table.from_pylist(rows, OBJECT).to_batches()
 
 
-def known(*objects: tuple[str, str]) -> list[pa.RecordBatch]:
-    rows = [{"uri": uri, "object_id": object_id(uri, version)} for uri, version in objects]
-    return pa.Table.from_pylist(rows).to_batches() if rows else []
+def known(*objects: tuple[str, str], **facts) -> list[pa.RecordBatch]:
+    usual = {"modality": "image", "workload": "w", "settled": True, "bad": False}
+    rows = [{"uri": uri, "object_id": object_id(uri, version)} | usual | facts for uri, version in objects]
+    return pa.Table.from_pylist(rows, KNOWN).to_batches()
 
 
-def plan_of(listed, already, cluster=None):
+def plan_of(listed, already, cluster=None, facts=()):
     return make_plan(
-        workload(), cluster or laptop(), listed=listing(*listed), known=known(*already), modality=lambda _: "image"
+        workload(),
+        cluster or laptop(),
+        listed=listing(*listed),
+        known=[*known(*already), *facts],
+        modalities=lambda batch: ["image"] * batch.num_rows,
     )
 
 
@@ -54,6 +60,32 @@ def test_every_object_has_one_state() -> None:
     assert plan.todo["uri"].to_pylist() == ["b", "c"]
     assert plan.replaced == {object_id("b", "2"): (object_id("b", "1"),)}
     assert plan.vanished == (object_id("gone", "1"),)
+
+
+def test_an_object_listed_twice_is_done_once() -> None:
+    plan = plan_of([("a", "1"), ("b", "1"), ("a", "1"), ("a", "2")], [])
+    assert plan.todo["uri"].to_pylist() == ["a", "b"]
+    assert plan.listed == 2
+
+
+def test_what_is_in_quarantine_is_done_only_where_it_is_settled() -> None:
+    bad = known(("a", "1"), bad=True) + known(("b", "1"), bad=True, settled=False)
+    plan = plan_of([("a", "1"), ("b", "1")], [], facts=bad)
+    assert (plan.objects("done"), plan.todo["uri"].to_pylist(), plan.known_bad) == (1, ["b"], 1)
+
+
+def test_a_bad_object_counts_only_while_the_source_lists_it() -> None:
+    assert plan_of([("b", "1")], [], facts=known(("a", "1"), bad=True)).known_bad == 0
+
+
+def test_a_new_version_takes_the_place_of_a_bad_one() -> None:
+    plan = plan_of([("a", "2")], [], facts=known(("a", "1"), bad=True, settled=False))
+    assert (plan.objects("new"), plan.replaced) == (1, {object_id("a", "2"): (object_id("a", "1"),)})
+
+
+def test_only_what_a_workload_brought_can_vanish_from_its_source() -> None:
+    plan = plan_of([], [("mine", "1")], facts=known(("theirs", "1"), workload="other"))
+    assert plan.vanished == (object_id("mine", "1"),)
 
 
 def test_going_back_to_an_earlier_version_is_a_change_only_when_it_is_not_known() -> None:
@@ -72,13 +104,31 @@ def test_stages_without_gpu_share_a_pool_and_each_gpu_stage_has_its_own() -> Non
     pools, problems = place(workload(*steps), laptop(cpu=8, gpu=1))
     assert [pool.name for pool in pools] == ["image+whisper", "clip", "minilm+bounds"]
     assert [pool.actors for pool in pools] == [3, 2, 3]
+    pools, problems = place(workload(*steps, Step(name="siglip", needs=Resources(gpu=0.5))), laptop(cpu=8, gpu=1))
+    assert [pool.actors for pool in pools] == [3, 1, 3, 1]  # two share the one GPU
     assert problems == []
+
+
+def test_gpu_workers_leave_a_cpu_to_every_other_pool() -> None:
+    pools, problems = place(workload(Step(name="clip", needs=Resources(gpu=0.25))), laptop(cpu=4, gpu=1))
+    assert ([pool.actors for pool in pools], problems) == ([1, 3], [])
+
+
+def test_a_stage_that_needs_no_cpu_is_placed() -> None:
+    pools, problems = place(workload(Step(name="light", needs=Resources(cpu=0), actors=3)), laptop())
+    assert (pools[1].actors, problems) == (3, [])
+
+
+def test_more_gpus_than_there_are_are_refused() -> None:
+    steps = (Step(name="clip", needs=Resources(gpu=1), actors=1), Step(name="siglip", needs=Resources(gpu=1)))
+    _, problems = place(workload(*steps), laptop(cpu=8, gpu=1))
+    assert problems == ["the pools ask for 2 GPUs (image 6 x 0, clip 1 x 1, siglip 1 x 1), the cluster has 1"]
 
 
 def test_pools_that_cannot_run_side_by_side_are_refused() -> None:
     steps = (Step(name="clip", needs=Resources(gpu=0.5)), Step(name="minilm"))
     _, problems = place(workload(*steps), laptop(cpu=2, gpu=1))
-    assert problems == ["the pools ask for 4 CPUs (image 1 x 1, clip 2 x 1, minilm 1 x 1), the cluster has 2"]
+    assert problems == ["the pools ask for 3 CPUs (image 1 x 1, clip 1 x 1, minilm 1 x 1), the cluster has 2"]
 
 
 def test_a_gpu_stage_without_gpu_is_refused_by_name() -> None:
@@ -95,7 +145,6 @@ def test_more_actors_than_fit_are_refused() -> None:
         laptop(),
         listed=[],
         known=[],
-        modality=lambda _: "image",
     )
     with pytest.raises(Unplaceable, match="only 2 fit"):
         plan.require_placeable()

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from raycluster.errors import RayclusterError
-from raycluster.plan import Cluster
+from raycluster.place import Cluster
 from raycluster.units import Resources
 
 
@@ -63,7 +65,7 @@ def connect(address: str | None = None) -> Cluster:
         if not address:
             options |= {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
         try:
-            with _hushed():
+            with _hushed(), _keeping_signals():
                 ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             fix = "start it with `ray up cluster.yaml`, or leave --address out to run on this machine"
@@ -84,6 +86,19 @@ def describe() -> Cluster:
             for node in nodes
         )
     )
+
+
+@contextmanager
+def _keeping_signals() -> Iterator[None]:
+    """Keep this program's own answer to SIGTERM (to stop cleanly), which `ray.init` replaces by its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, kept)
 
 
 @contextmanager

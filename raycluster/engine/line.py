@@ -9,21 +9,24 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 
+from raycluster.check import Check
 from raycluster.declare.workload import Workload
 from raycluster.decode import Decode, error_batch
 from raycluster.engine.progress import Reporter
-from raycluster.errors import BadMedia, MissingPackage
-from raycluster.plan import Pool
+from raycluster.errors import BadMedia, MissingClient, MissingPackage
+from raycluster.place import Pool
 from raycluster.read import Reference
 from raycluster.row import MEDIA, PAYLOAD, Media, with_errors
-from raycluster.stage import arm_watch
+from raycluster.stage import arm_watch, watch
 
 # An object's rows wait for its last one in memory up to this size, beyond it in a temporary file: an hour of video
 # at one 224-pixel frame a second is 540 MB.
@@ -56,27 +59,36 @@ class Line:
         self.decoders = {stage.modality: stage for stage in job.workload.decode}
         self.stages = [stage for stage in job.pools[pool].stages if not isinstance(stage, Decode)]
         self.first = pool == 0
+        later = {name for later in job.pools[pool + 1 :] for stage in later.stages for name in stage.reads}
+        self.spent = [name for name in PAYLOAD.names if name != "error" and name not in later]  # nobody reads it again
         self.reporter = reporter or Reporter(None)
         self.enter: Callable[[str], None] = lambda _: None  # told the name of each stage before it works
         arm_watch()
+        self.missing: set[str] = set()  # stages whose package is not installed here
         self._opened: dict[int, Callable[[pa.RecordBatch], Any]] = {}
 
     def run(self, unit: pa.Table) -> Iterator[pa.RecordBatch]:
         """Work through references (first pool) or rows (later pools)."""
         batches = self._rows(unit) if self.first else iter(unit.to_batches())
-        return map(self._work, gather(batches))
+        return map(self._shed, map(self._work, gather(batches)))
+
+    def _shed(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        return rows.drop_columns([name for name in self.spent if name in rows.schema.names])
 
     def blank(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return rows as `run` would, but with nothing computed: for rows that could not be worked on."""
         for stage in self.stages:
             rows = _with_columns(rows, stage)
-        return rows
+        return self._shed(rows)
 
     def _open(self, stage: Any) -> Callable[[pa.RecordBatch], Any]:
         if id(stage) not in self._opened:
             try:
                 self._opened[id(stage)] = stage.open()
             except MissingPackage as error:
+                if isinstance(error, MissingClient):
+                    raise  # without its weights no row of this stage would pass: the run's fault, not the media's
+                self.missing.add(stage.name)
                 self._opened[id(stage)] = partial(
                     _refuse, stage, BadMedia("unsupported", f"{error.message}: {error.fix}")
                 )
@@ -116,7 +128,10 @@ class Line:
                 continue
             self.enter(stage.name)
             started = time.perf_counter()
-            rows = note_stage(rows, self._open(stage)(rows), stage.name)
+            work = self._open(stage)
+            with watch(stage.timeout) if isinstance(stage, Check) else nullcontext():  # encoders watch each model call
+                worked = work(rows)
+            rows = note_stage(rows, worked, stage.name)
             done = rows.num_rows - rows.column(stage.reads[0]).null_count
             self.reporter.add(stage.name, done, time.perf_counter() - started)
         return rows
@@ -195,7 +210,8 @@ def whole(batches: Iterator[pa.RecordBatch], stage: str) -> Iterator[pa.RecordBa
     """
     held: list[pa.RecordBatch] = []
     size = rows = 0
-    with tempfile.TemporaryFile(prefix="raycluster-") as spill:
+    with ExitStack() as stack:
+        spill: IO[bytes] | None = None
         for batch in batches:
             if batch.column("error").null_count < batch.num_rows:
                 yield _sign(batch, pieces=1, stage=stage)
@@ -204,9 +220,10 @@ def whole(batches: Iterator[pa.RecordBatch], stage: str) -> Iterator[pa.RecordBa
             rows += batch.num_rows
             size += batch.nbytes
             if size > _HELD_BYTES:
+                spill = spill or stack.enter_context(tempfile.TemporaryFile(prefix="raycluster-"))
                 _spill(spill, held)
                 held, size = [], 0
-        for batch in (*_spilled(spill), *held):
+        for batch in chain(_spilled(spill), held):
             yield _sign(batch, pieces=rows, stage=None)
 
 
@@ -216,7 +233,9 @@ def _spill(spill: IO[bytes], batches: list[pa.RecordBatch]) -> None:
             writer.write_batch(batch)
 
 
-def _spilled(spill: IO[bytes]) -> Iterator[pa.RecordBatch]:
+def _spilled(spill: IO[bytes] | None) -> Iterator[pa.RecordBatch]:
+    if spill is None:
+        return
     end = spill.tell()
     spill.seek(0)
     while spill.tell() < end:
@@ -227,7 +246,7 @@ def gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Join small batches and cut large ones, so that encoders get enough rows at once, and never too many bytes."""
     held: list[pa.RecordBatch] = []
     rows = size = 0
-    for batch in batches:
+    for batch in _cut(batches):
         held.append(batch)
         rows += batch.num_rows
         size += batch.nbytes
@@ -238,9 +257,10 @@ def gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.concat_batches(held)
 
 
-def drop_payload(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return rows without what only stages need."""
-    return rows.drop_columns([name for name in PAYLOAD.names if name != "error" and name in rows.schema.names])
+def _cut(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, _GATHER_ROWS):
+            yield batch.slice(start, _GATHER_ROWS)
 
 
-__all__ = ["Job", "Line", "drop_payload", "failed", "gather", "whole"]
+__all__ = ["Job", "Line", "failed", "gather", "whole"]

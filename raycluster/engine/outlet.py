@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +28,7 @@ MESSAGE = pa.schema(
             pa.list_(
                 pa.struct(
                     [(name, pa.string()) for name in ("object_id", "uri", "modality", "stage", "code", "message")]
-                    + [("position", pa.int32())]
+                    + [("position", pa.int32()), ("passes", pa.bool_())]
                 )
             ),
         ),
@@ -39,8 +39,9 @@ MESSAGE = pa.schema(
 class Outlet:
     """Sorts the rows of one unit into good and bad, and counts them by object."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, missing: Collection[str] = ()) -> None:
         self.job = job
+        self.missing = missing  # stages whose package is not installed here: what they refuse may pass elsewhere
         self.schema: pa.Schema = job.sink.schema
         self.objects: dict[str, list[int]] = {}  # object_id -> pieces, ok, bad
         self.bad: list[dict[str, Any]] = []
@@ -80,7 +81,9 @@ class Outlet:
                 fix="mend or exclude the object, or set check.on_bad to quarantine",
             )
         for row in rows.select(["object_id", "uri", "modality", "position", "stage", "error"]).to_pylist():
-            self.bad.append({**row, **row.pop("error")})
+            error = row.pop("error")
+            passes = error["code"] == "unreadable" or row["stage"] in self.missing
+            self.bad.append({**row, **error, "passes": passes})
 
     def _shape(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return rows with exactly the dataset's columns, in its order."""

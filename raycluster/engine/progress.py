@@ -1,6 +1,7 @@
 """What workers report becomes one picture of a run, for people and for retries; never for the books.
 
-Sums that must hold come with the rows themselves (`tally.py`). This actor may die without harm to them.
+Sums that must hold come with the rows themselves (`tally.py`). This actor lives on the driver's node, and Ray starts
+it again if it dies; what it knew is then lost, and workers take what they cannot ask about for suspect.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.starts: Counter[str] = Counter()
+        self.tried: dict[str, Counter[int]] = {}  # unit -> member of it -> how often a sandbox began it
         self.stages: dict[str, Pace] = {}
         self.read_bytes = 0
 
@@ -35,9 +37,16 @@ class Progress:
         self.starts[unit] += 1
         return self.starts[unit] - 1
 
+    def trying(self, unit: str, member: int) -> int:
+        """Note that a sandbox begins a member of a unit; return how often one did before."""
+        tried = self.tried.setdefault(unit, Counter())
+        tried[member] += 1
+        return tried[member] - 1
+
     def finished(self, unit: str) -> None:
         """Forget a unit that is done."""
         self.starts.pop(unit, None)
+        self.tried.pop(unit, None)
 
     def report(self, stages: dict[str, tuple[int, float]], read_bytes: int) -> None:
         """Add what one worker did since it last spoke."""

@@ -17,34 +17,30 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import pyarrow as pa
-
-from raycluster.declare.workload import Workload, declaration
-from raycluster.engine.cluster import connect, here, joins_cluster
+from raycluster.declare.workload import declaration
+from raycluster.engine.cluster import connect
 from raycluster.engine.line import Job
 from raycluster.engine.pipeline import messages
+from raycluster.engine.prepare import declaration_digest, schema_of
 from raycluster.engine.progress import Pace, Progress
 from raycluster.engine.tally import Ready, Tally
-from raycluster.errors import BadMedia, InvalidUse, RayclusterError, RunFailed
-from raycluster.lake.columns import dataset_schema
+from raycluster.errors import InvalidUse, RayclusterError, RunFailed
 from raycluster.lake.commit import Change, Landed, commit
 from raycluster.lake.index import Indexed, build
 from raycluster.lake.lake import Lake
 from raycluster.lake.runs import Run, Status
 from raycluster.lake.table import Table
-from raycluster.lake.write import Sink
-from raycluster.plan import Plan, make_plan
-from raycluster.read import Reference
+from raycluster.lake.write import Sink, files
+from raycluster.plan import Plan
 
 _LOOK_EVERY_SECONDS = 0.5
 # At most so much work is done again when everything dies; a commit takes milliseconds (57 at 1,000 fragments).
 _COMMIT_EVERY_SECONDS = 5.0
-_PEEKED_OBJECTS = 10_000  # a plan looks into this many objects for their modality; beyond, `unread` is said
 
 
 @dataclass(kw_only=True)
 class Summary:
-    """What became of a run. `objects` = what was ingested + `quarantined` + `skipped`, or the run has failed."""
+    """What became of a run. `objects` = ingested + `quarantined` + `dropped` + `skipped`, or the run has failed."""
 
     run_id: str
     workload: str
@@ -54,6 +50,7 @@ class Summary:
     objects: int = 0  # listed by the source
     rows: int = 0  # committed
     quarantined: int = 0  # objects of which nothing could be used
+    dropped: int = 0  # the same, where the workload says `on_bad: drop`
     bad_rows: int = 0
     skipped: int = 0  # objects already done
     replaced: int = 0  # rows of changed or pruned objects that went
@@ -75,63 +72,6 @@ class Snapshot:
     read_bytes: int
     seconds: float
     stages: dict[str, Pace]
-
-
-def prepare(workload: Workload, lake: Lake, *, address: str | None = None) -> Plan:
-    """List the source, read what is known, and plan for the cluster at `address`, or this machine; changes nothing."""
-    table = lake.table(workload.sink.dataset)
-    table.require_fit(schema_of(workload))
-    _require_indexable(workload)
-    listed = workload.source.objects()
-    first = next(listed, None)  # a wrong path is said before Ray starts, which takes seconds
-    cluster = connect(address) if joins_cluster(address) else here()  # starting Ray here can wait for `execute`
-    base = table.version()  # before what it holds is read: what others commit from here on is theirs
-    plan = make_plan(
-        workload,
-        cluster,
-        listed=_chain(first, listed),
-        known=_chain(None, table.known(base or None), lake.quarantine(table.name).known()),
-        modality=_peeker(workload.source),
-    )
-    return replace(plan, base=base)
-
-
-def _chain(first: pa.RecordBatch | None, *rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    if first is not None:
-        yield first
-    for batches in rest:
-        yield from batches
-
-
-def _require_indexable(workload: Workload) -> None:
-    columns = schema_of(workload).names
-    for index in workload.sink.index:
-        if index.column not in columns:
-            fix = f"columns of this workload: {', '.join(columns)}"
-            raise InvalidUse(f"sink.index: there is no column {index.column!r}", fix=fix)
-
-
-def _peeker(source: Any) -> Callable[[dict[str, Any]], str]:
-    left = [_PEEKED_OBJECTS]
-
-    def modality(reference: dict[str, Any]) -> str:
-        left[0] -= 1
-        if left[0] < 0:
-            return "unread"
-        try:
-            return str(source.modality(Reference(**reference)))
-        except BadMedia as error:
-            return error.code
-
-    return modality
-
-
-def schema_of(workload: Workload) -> pa.Schema:
-    """Return the columns that a workload's dataset has."""
-    fields = {f.name: f for stage in workload.encode for f in stage.writes}
-    vector = fields.pop("vector", None)
-    width = vector.type.list_size if vector is not None else 384
-    return dataset_schema(pa.schema(list(fields.values())), width)
 
 
 def execute(
@@ -156,6 +96,11 @@ def execute(
         RunFailed: too many bad rows, or the sums do not add up; `live` has not moved.
     """
     plan.require_placeable()
+    if prune and not plan.listed:
+        raise InvalidUse(
+            "the source lists nothing, so --prune would remove all that this workload ever brought",
+            fix="check that the source is there (a mount, a bucket); to remove a dataset, delete its folder",
+        )
     run = _Run(plan, lake, prune=prune)
     run.begin()
     try:
@@ -166,7 +111,7 @@ def execute(
         run.finish()
     except KeyboardInterrupt:
         run.stop()
-    except RayclusterError as error:
+    except BaseException as error:
         run.fail(error)
         raise
     return run.summary
@@ -196,8 +141,9 @@ class _Run:
         self.plan, self.lake, self.prune = plan, lake, prune
         self.workload = plan.workload
         self.table: Table = lake.table(self.workload.sink.dataset)
-        self.tally = Tally()
-        self.base = plan.base
+        self.tally = Tally(plan.todo["object_id"].to_pylist())
+        self.base = plan.base or 1  # version 1 of a dataset is empty
+        self.own: set[str] = set()  # files that this run committed
         self.ready: Ready | None = None  # taken from the tally, not yet landed for certain
         self.landed = 0.0  # when; monotonic seconds
         self.started = time.monotonic()
@@ -217,19 +163,23 @@ class _Run:
         self.declared += [declaration("decode", stage) | {"family": "decode"} for stage in self.workload.decode]
         self.sink: Sink = self.table.create_or_check(schema_of(self.workload), self.declared)
         self.quarantine = self.lake.quarantine(self.table.name)
-        redone = {old for ids in self.plan.replaced.values() for old in ids}
-        known = (one for batch in self.quarantine.known() for one in batch.column("object_id").to_pylist())
-        self.known_bad = len(set(known) - redone)
-        if self.plan.todo.num_rows or self.prune:
+        self.digest = declaration_digest(self.workload)
+        before = self.table.open_runs().get(self.workload.name)
+        self.holds_fence = bool(self.plan.todo.num_rows or self.prune or before)
+        if self.holds_fence:
             self._commit(fence="take")
+        if before:
+            self._close_predecessor(before)
         self._note()
 
     @contextmanager
     def watched(self, observe: Callable[[Snapshot], None]) -> Iterator[None]:
         """Start the progress actor, and tell `observe` twice a second what it says."""
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.progress: Any = ray.remote(num_cpus=0)(Progress).remote()
+        here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.progress: Any = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Progress).remote()
         over = threading.Event()
 
         def look() -> None:
@@ -254,38 +204,63 @@ class _Run:
         with _explained():
             for message in messages(self.plan, job, self.progress):
                 self.tally.add(message)
-                self._require_budget(self.known_bad + self.tally.touched)
+                self._require_budget()
                 if time.monotonic() - self.landed > _COMMIT_EVERY_SECONDS:
                     self._land()
 
     def finish(self) -> None:
         """Commit the rest, prove the sums, index, and let readers see it."""
         self._land()
-        if self.prune and self.plan.vanished:
-            self.summary.replaced += self._commit(removed=self.plan.vanished).removed
-            self.quarantine.remove(self.plan.vanished)
-        self.tally.require_conservation(objects=self.plan.todo.num_rows, committed=self.summary.rows)
-        self._require_budget(max(self.known_bad + self.tally.touched, self.quarantine.count_objects()))
-        indexes = build(self.table, self.workload.sink.index)
-        self.summary.version = self.table.set_live(max(one.version for one in indexes))
-        self.summary.indexes = indexes
+        self.tally.require_conservation(committed=self.summary.rows)
+        self._require_budget()
+        if self.holds_fence:
+            vanished = self.plan.vanished if self.prune else ()
+            self.summary.replaced += self._commit(removed=vanished, fence="release").removed
+            self.quarantine.remove(vanished)
+        self.summary.indexes = build(self.table, self.workload.sink.index)
+        self._show(max(one.version for one in self.summary.indexes))
         self._close("done")
+
+    def _show(self, version: int) -> None:
+        """Move `live`, unless another workload's work of unknown worth is in there too."""
+        others = self.table.open_runs()
+        if not others:
+            self.summary.version = self.table.set_live(version)
+            return
+        names = ", ".join(f"{run} of {workload!r}" for workload, run in others.items())
+        self.summary.message = (
+            f"`live` stays where it is: {self.table.name!r} also holds rows of unfinished work (run {names}); "
+            "it moves when that workload's next run finishes"
+        )
 
     def stop(self) -> None:
         """Keep the whole objects that are finished; the next run goes on from there."""
+        shown = self.table.live()
         self._land_all()
         self.summary.message = (
             f"stopped: {self.tally.objects.total()} of {self.plan.todo.num_rows} objects are kept; "
-            "run the same command to go on. `live` has not moved."
+            "run the same command to go on. "
+            + (f"Readers still see version {shown}." if shown else "Readers see nothing of it yet.")
         )
         self._close("stopped")
 
-    def fail(self, error: RayclusterError) -> None:
+    def fail(self, error: BaseException) -> None:
         """Keep what is whole, for the next run, but let no reader see it."""
-        self.summary.message = error.message
-        with suppress(RayclusterError):  # it may be the lake itself that failed
-            self._land_all()
-        self._close("failed")
+        self.summary.message = str(getattr(error, "message", "") or f"{type(error).__name__}: {error}")
+        try:
+            with suppress(Exception):  # it may be the lake itself that failed; what failed first is what is told
+                self._land_all()
+        finally:
+            with suppress(Exception):
+                self._close("failed")
+
+    def _close_predecessor(self, run_id: str) -> None:
+        """Enter the end of a run that died without a word: its place has been taken."""
+        for run in self.lake.runs().recent(self.table.name, status="running"):
+            if run.run_id == run_id:
+                summary = run.summary | {"status": "failed", "message": f"it died; run {self.summary.run_id} goes on"}
+                ended = replace(run, status="failed", finished_at=datetime.now(UTC), summary=summary)
+                self.lake.runs().put(ended)
 
     def _land_all(self) -> None:
         """Finish a landing that was interrupted, then land the rest."""
@@ -297,29 +272,32 @@ class _Run:
         """Commit what is whole, and record the bad rows. Tried again after an interruption, it lands nothing twice."""
         self.ready = self.ready or self.tally.take()
         ready, older = self.ready, self.plan.replaced
-        partly = [row for row in ready.bad if not row["whole"]]
-        wholly = [row for row in ready.bad if row["whole"]]
-        self._record(partly)
-        removed = [old for identity in ready.good for old in older.get(identity, ())]
-        if ready.fragments:
+        lost = set(ready.lost)
+        self._record([row for row in ready.bad if row["object_id"] not in lost])
+        removed = [old for identity in (*ready.good, *ready.lost) for old in older.get(identity, ())]
+        if ready.fragments or removed:
             landed = self._commit(fragments=ready.fragments, removed=removed)
             self.summary.rows += landed.added
             self.summary.replaced += landed.removed
             self.ready = replace(ready, fragments=[])  # counted
-        self._record(wholly)
-        self.quarantine.remove([*removed, *(old for row in wholly for old in older.get(row["object_id"], ()))])
+        self._record([row for row in ready.bad if row["object_id"] in lost], settled_by=self.digest)
+        self.quarantine.remove(removed)
         self.ready, self.landed = None, time.monotonic()
 
-    def _record(self, bad: list[dict[str, Any]]) -> None:
-        if self.workload.check.on_bad == "quarantine":
-            self.quarantine.add(bad, run_id=self.summary.run_id, workload=self.workload.name)
+    def _record(self, bad: list[dict[str, Any]], settled_by: str | None = None) -> None:
+        if self.workload.check.on_bad != "quarantine":
+            return
+        rows = [row | {"settled_by": None if row["passes"] else settled_by} for row in bad]
+        for row in rows:
+            del row["passes"]
+        self.quarantine.add(rows, run_id=self.summary.run_id, workload=self.workload.name)
 
     def _commit(
         self,
         *,
         fragments: Sequence[str] = (),
         removed: Sequence[str] = (),
-        fence: Literal["take", "hold"] = "hold",
+        fence: Literal["take", "hold", "release"] = "hold",
     ) -> Landed:
         change = Change(
             run_id=self.summary.run_id,
@@ -329,16 +307,17 @@ class _Run:
             base=self.base,
             encoders=self.declared if fence == "take" else None,
             fence=fence,
+            own=self.own,
         )
         landed = commit(self.table, change)
-        if landed.version == self.base + 1:  # nobody else came between: all that is there is known
-            self.base = landed.version
+        self.own.update(name for fragment in fragments for name in files(fragment))
         self.summary.version = landed.version
         return landed
 
-    def _require_budget(self, bad: int) -> None:
-        """Judge the dataset that would become live: what earlier runs found bad counts too."""
+    def _require_budget(self) -> None:
+        """Judge the dataset that would become live: what earlier runs found bad, and is still listed, counts too."""
         budget = self.workload.check.budget
+        bad = self.plan.known_bad + self.tally.touched
         listed = max(1, self.plan.listed)
         over_rate = budget.rate is not None and bad > budget.rate * listed
         if not over_rate and (budget.count is None or bad <= budget.count):
@@ -362,7 +341,9 @@ class _Run:
 
     def _close(self, status: Status) -> None:
         self.summary.status = status
-        self.summary.quarantined = self.tally.objects["bad"]
+        lost = self.tally.objects["bad"]
+        drops = self.workload.check.on_bad == "drop"
+        self.summary.quarantined, self.summary.dropped = (0, lost) if drops else (lost, 0)
         self.summary.bad_rows = self.tally.rows["bad"]
         self.summary.codes = dict(self.tally.codes.most_common())
         self.summary.seconds = round(time.monotonic() - self.started, 3)

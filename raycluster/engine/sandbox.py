@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -32,8 +34,25 @@ class Sandbox:
         self._children: Any = None
         self._doing: Any = None
 
-    def run(self, units: pa.Table) -> Iterator[pa.RecordBatch]:
-        """Yield the worked rows of every unit (a row of `units`: a reference, or a row of an earlier pool)."""
+    def run(self, units: pa.Table, tried: Callable[[int], int] = lambda _: 0) -> Iterator[pa.RecordBatch]:
+        """Yield the worked rows of every unit (a row of `units`: a reference, or a row of an earlier pool).
+
+        Args:
+            units: what to work on.
+            tried: notes that the unit of an index is begun, and returns how often it was begun before. One that was
+                took the whole worker along, as the cluster's memory monitor does it, and is not tried a third time.
+        """
+        try:
+            for index in range(units.num_rows):
+                unit = units.slice(index, 1)
+                if tried(index) > 1:
+                    yield self._casualty(unit, _verdict(-signal.SIGKILL), "memory")
+                else:
+                    yield from self._guarded(unit)
+        finally:
+            self.close()  # its models take as much memory as the worker's own
+
+    def _guarded(self, unit: pa.Table) -> Iterator[pa.RecordBatch]:
         from pebble import ProcessExpired, ProcessPool
 
         if self._children is None:
@@ -41,23 +60,22 @@ class Sandbox:
             context = multiprocessing.get_context("spawn")
             self._doing = context.Array("c", _NAME_BYTES)
             self._children = ProcessPool(max_workers=1, initializer=_share, initargs=[self._doing], context=context)
-        for index in range(units.num_rows):
-            unit = units.slice(index, 1)
-            self._doing.value = b"read"
-            try:
-                future = self._children.schedule(_work, args=(self.job, self.pool, _pack(unit.to_batches())))
-                yield from _unpack(future.result())
-            except ProcessExpired as error:
-                yield self._casualty(unit, _verdict(error.exitcode))
+        self._doing.value = b"read"
+        try:
+            future = self._children.schedule(_work, args=(self.job, self.pool, _pack(unit.to_batches())))
+            yield from _unpack(future.result())
+        except ProcessExpired as error:
+            yield self._casualty(unit, _verdict(error.exitcode), self._doing.value.decode())
 
     def close(self) -> None:
         """End the child."""
         if self._children is not None:
             self._children.stop()
             self._children.join()
+            self._children = None
 
-    def _casualty(self, unit: pa.Table, verdict: BadMedia) -> pa.RecordBatch:
-        line, stage = Line(self.job, self.pool), self._doing.value.decode()
+    def _casualty(self, unit: pa.Table, verdict: BadMedia, stage: str) -> pa.RecordBatch:
+        line = Line(self.job, self.pool)
         if self.pool == 0:
             one = unit.to_pylist()[0]
             reference = Reference(uri=one["uri"], version=one["version"], size=one["size"], locator=one["locator"])
@@ -77,6 +95,8 @@ def _work(job: Job, pool: int, unit: bytes) -> bytes:
 def _share(doing: Any) -> None:
     global _doing
     _doing = doing
+    with suppress(OSError):  # if memory runs out on this machine, the kernel shall take this process, not the worker
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _note(stage: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +16,18 @@ class Ready:
 
     fragments: list[str] = field(default_factory=list)
     good: list[str] = field(default_factory=list)  # ids of objects with rows in the fragments
-    bad: list[dict[str, Any]] = field(default_factory=list)  # rows; `whole`: nothing of their object could be used
+    lost: list[str] = field(default_factory=list)  # ids of objects of which nothing could be used
+    bad: list[dict[str, Any]] = field(default_factory=list)  # rows of both
 
 
 class Tally:
-    """The driver's books. Memory holds the messages that wait for a commit, and no more of an object after it."""
+    """The driver's books.
 
-    def __init__(self) -> None:
+    Memory holds 16 bytes of the id of every object that is still to come, and the messages that wait for a commit.
+    """
+
+    def __init__(self, expected: Iterable[str]) -> None:
+        self.expected = {_key(identity) for identity in expected}  # objects that have not ended yet
         self.waiting: dict[str, list[int]] = {}  # objects whose rows came in part: object_id -> pieces, ok, bad
         self.pending: list[dict[str, Any]] = []  # messages not yet taken
         self.ended: dict[str, bool] = {}  # objects of pending messages that are complete -> whether wholly bad
@@ -31,21 +37,29 @@ class Tally:
         self.codes = Counter[str]()
 
     def add(self, message: dict[str, Any]) -> None:
-        """Enter one message of schema `outlet.MESSAGE`."""
-        self.pending.append(message)
+        """Enter one message of schema `outlet.MESSAGE`.
+
+        Raises:
+            RunFailed: an object came that was not asked for, or came again, or in more rows than it has. Nothing of
+                the message will be committed.
+        """
         for one in message["objects"]:
+            if _key(one["object_id"]) not in self.expected:
+                raise RunFailed(f"object {one['object_id']} came out twice, or was never asked for", fix="run it again")
             sums = self.waiting.setdefault(one["object_id"], [one["pieces"], 0, 0])
             sums[1] += one["ok"]
             sums[2] += one["bad"]
             if sums[1] + sums[2] >= sums[0]:
                 self._close(one["object_id"])
-        for bad in message["bad"]:
-            self.codes[bad["code"]] += 1
+        self.codes.update(bad["code"] for bad in message["bad"])
+        self.pending.append(message)
 
     def _close(self, identity: str) -> None:
-        pieces, ok, bad = self.waiting.pop(identity)
+        pieces, ok, bad = self.waiting[identity]
         if ok + bad != pieces:
             raise RunFailed(f"object {identity} was decoded into {pieces} rows, but {ok + bad} came out")
+        del self.waiting[identity]
+        self.expected.discard(_key(identity))
         self.ended[identity] = not ok
         self.objects["ok" if ok else "bad"] += 1
         self.touched += bad > 0
@@ -74,23 +88,23 @@ class Tally:
         return Ready(
             fragments=[fragment for message in ready for fragment in message["fragments"]],
             good=[identity for identity, is_bad in whole.items() if not is_bad],
-            bad=[{**bad, "whole": whole[bad["object_id"]]} for message in ready for bad in message["bad"]],
+            lost=[identity for identity, is_bad in whole.items() if is_bad],
+            bad=[bad for message in ready for bad in message["bad"]],
         )
 
-    def require_conservation(self, *, objects: int, committed: int) -> None:
-        """Prove that nothing was lost or doubled.
-
-        Args:
-            objects: how many the plan wanted done.
-            committed: how many rows the fragments of this run hold, by their own count.
+    def require_conservation(self, *, committed: int) -> None:
+        """Prove that every object that was asked for came out once, whole, and that its good rows were committed.
 
         Raises:
             RunFailed: the sums do not add up; `live` must not move.
         """
         if self.waiting:
             raise RunFailed(f"{len(self.waiting)} objects came out in part only", fix="run it again")
-        accounted = self.objects.total()
-        if accounted != objects:
-            raise RunFailed(f"{objects} objects went in, {accounted} came out", fix="run it again")
+        if self.expected:
+            raise RunFailed(f"{len(self.expected)} objects never came out", fix="run it again")
         if committed != self.rows["ok"]:
-            raise RunFailed(f"{self.rows['ok']} good rows came out, {committed} were written", fix="run it again")
+            raise RunFailed(f"{self.rows['ok']} good rows came out, {committed} were committed", fix="run it again")
+
+
+def _key(identity: str) -> bytes:
+    return bytes.fromhex(identity)[:16]

@@ -5,13 +5,12 @@ Rows of the last pool are written where they were made: what travels back is the
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from raycluster.engine.line import Job, Line, drop_payload
+from raycluster.engine.line import Job, Line
 from raycluster.engine.outlet import Outlet
 from raycluster.engine.progress import Reporter
 from raycluster.engine.sandbox import Sandbox
@@ -33,10 +32,13 @@ class Worker:
         """Yield worked rows, or in the last pool one message."""
         name = self._name(unit)
         # A unit that was begun before and not finished killed its process: look for the guilty object in a sandbox.
-        rows = self.sandbox.run(unit) if self._started(name) else self.line.run(unit)
+        if self._ask(self.progress.started, name):
+            rows = self.sandbox.run(unit, tried=lambda index: self._ask(self.progress.trying, name, index))
+        else:
+            rows = self.line.run(unit)
         if self.is_last:
-            outlet = Outlet(self.job)
-            fragments = self.job.sink.write(outlet.good(map(drop_payload, rows)))
+            outlet = Outlet(self.job, self.line.missing)
+            fragments = self.job.sink.write(outlet.good(rows))
             yield outlet.message(fragments)
         else:
             # One table, once all is done: were some rows already taken when this process dies, the second attempt,
@@ -49,9 +51,11 @@ class Worker:
         position = unit["position"][0].as_py() if "position" in unit.column_names else 0
         return f"{self.pool}:{unit['object_id'][0].as_py()}:{position}"
 
-    def _started(self, name: str) -> int:
+    def _ask(self, method: Any, *arguments: Any) -> int:
+        """Ask the progress actor how often something was begun before; once, where it does not answer."""
         import ray
 
-        with contextlib.suppress(ray.exceptions.RayError):  # its own node may have died; then nothing is known
-            return int(ray.get(self.progress.started.remote(name)))
-        return 0
+        try:
+            return int(ray.get(method.remote(*arguments)))
+        except ray.exceptions.RayError:
+            return 1

@@ -29,7 +29,7 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -44,7 +44,7 @@ from lance.schema import LanceSchema
 from raycluster.errors import CommitConflict, LakeError, NotFound, TakenOver
 from raycluster.lake import store
 from raycluster.lake.sql import any_of
-from raycluster.lake.table import COMMIT, ENCODERS, Table
+from raycluster.lake.table import COMMIT, ENCODERS, FENCE, Table
 
 _ATTEMPTS = 16
 _FIRST_PAUSE = 0.02  # seconds; doubled each time, up to _LONGEST_PAUSE, times a random factor: about 20 s in all
@@ -62,7 +62,9 @@ class Change:
     removed: Sequence[str] = ()  # object ids whose rows go: old generations of changed objects, pruned ones
     base: int | None = None  # the version on which the run decided what is new; None: any of it may be there already
     encoders: Sequence[Mapping[str, Any]] | None = None  # as `Table.create_or_check`; None: as they were
-    fence: Literal["none", "take", "hold"] = "none"  # take the workload's fence, or refuse unless `run_id` holds it
+    # take the workload's fence; refuse unless `run_id` holds it; or also give it back, the work being proven
+    fence: Literal["none", "take", "hold", "release"] = "none"
+    own: Collection[str] = ()  # names of files that this run committed before (`write.files`): none of the others'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +131,7 @@ class _Step:
         stale = set(change.removed) | _brought_by_others(table, dataset, change, fragments)
         rows = _places(dataset, stale)
         encoders = None if change.encoders is None else json.dumps(list(change.encoders)).encode()
-        idle = not fragments and not rows and change.fence != "take"
+        idle = not fragments and not rows and change.fence not in ("take", "release")
         if idle and encoders in (None, (dataset.schema.metadata or {}).get(ENCODERS)):
             return None
         note = {
@@ -140,8 +142,8 @@ class _Step:
             "removed": sum(map(len, rows.values())),
         }
         facts = {COMMIT: json.dumps(note).encode()} | ({ENCODERS: encoders} if encoders is not None else {})
-        if change.fence == "take":
-            facts[_fence(change)] = change.run_id.encode()
+        if change.fence in ("take", "release"):
+            facts[_fence(change)] = change.run_id.encode() if change.fence == "take" else b""
         kept = [_without(fragment, rows.get(fragment.fragment_id)) for fragment in dataset.get_fragments()]
         return cls([*kept, *(_unnumbered(fragment) for fragment in fragments)], _with_facts(dataset, facts), note)
 
@@ -154,12 +156,12 @@ class _Step:
 
 
 def _fence(change: Change) -> bytes:
-    return f"raycluster:fence:{change.workload}".encode()
+    return FENCE + change.workload.encode()
 
 
 def _require_fence(table: Table, dataset: Any, change: Change) -> None:
     holder = (dataset.schema.metadata or {}).get(_fence(change), b"").decode()
-    if change.fence == "hold" and holder != change.run_id:
+    if change.fence in ("hold", "release") and holder != change.run_id:
         raise TakenOver(
             f"run {change.run_id} of {change.workload!r} has been taken over by run {holder}: it commits nothing more "
             f"to {table.name!r}",
@@ -200,6 +202,7 @@ def _brought_by_others(table: Table, dataset: Any, change: Change, fragments: li
             before = _names(fragment.metadata for fragment in table.open(change.base).get_fragments())
         except NotFound:  # removed since, by age: then look at everything
             before = set()
+    before |= set(change.own)
     foreign = [one for one in dataset.get_fragments() if not _names([one.metadata]) <= before]
     if not foreign:
         return set()

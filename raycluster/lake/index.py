@@ -65,11 +65,16 @@ def build(table: Table, declared: Sequence[Index]) -> list[Indexed]:
     """
     dataset = table.open()
     for one in declared:
-        _require_indexable(dataset, one)
+        require_indexable(dataset, one)
     return [_build(table, one) for one in dict.fromkeys((*declared, *_ALWAYS))]
 
 
-def _require_indexable(dataset: Any, index: Index) -> None:
+def require_indexable(dataset: Any, index: Index) -> None:
+    """Check that a column can be indexed so; `dataset` is anything with a `schema`.
+
+    Raises:
+        InvalidUse: no such column, or not of a type that this kind indexes.
+    """
     field = require_column(dataset, index.column, "sink.index")
     if index.kind in _VECTOR_KINDS:
         wanted, fits = "a vector", pa.types.is_fixed_size_list(field.type)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raycluster.errors import QUARANTINE_CODES, InvalidUse
 from raycluster.lake.columns import PRIMARY_KEY
@@ -24,7 +25,9 @@ SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False, metadata=PRIMARY_KEY),
         ("object_id", pa.string()),
-        ("whole", pa.bool_()),  # nothing of its object could be used; else other rows of it are in the dataset
+        # the digest of the declaration under which nothing more will come of the object, so that it is not tried
+        # again; null where other rows of it are in the dataset, or where the fault may pass by itself
+        ("settled_by", pa.string()),
         ("uri", pa.string()),
         ("modality", pa.string()),
         ("position", pa.int32()),
@@ -48,7 +51,7 @@ class Quarantine:
     uri: str
 
     def add(self, bad: Sequence[dict[str, Any]], *, run_id: str, workload: str) -> None:
-        """Put bad rows: each holds object_id, uri, modality, position, stage, code, message, and whole (default True).
+        """Put bad rows: each holds object_id, uri, modality, position, stage, code, message, and settled_by if any.
 
         `attempts` counts the runs that failed on a row; a run that adds it twice counts once.
         """
@@ -76,17 +79,14 @@ class Quarantine:
         """Take out every row of objects that now pass, or whose uri now has another version; return how many."""
         return self._register.remove(object_ids, column="object_id")
 
-    def known(self) -> Iterator[pa.RecordBatch]:
-        """Yield `uri` and `object_id` of objects of which nothing could be used, streaming; one may come again.
+    def known(self, declaration: str) -> Iterator[pa.RecordBatch]:
+        """Yield every row, streaming: `uri`, `object_id`, `modality`, `workload`, `settled`.
 
-        Those that are bad in part are known by their good rows: if these are missing, the object is to be done again.
+        `settled`: whether nothing more will come of its object under `declaration` (a digest).
         """
-        return self._register.scan("whole", columns=["uri", "object_id"])
-
-    def count_objects(self) -> int:
-        """Return how many objects have at least one row here; memory grows with them."""
-        batches = self._register.scan(columns=["object_id"])
-        return len({one for batch in batches for one in batch.column("object_id").to_pylist()})
+        for batch in self._register.scan(columns=["uri", "object_id", "modality", "workload", "settled_by"]):
+            settled = pc.fill_null(pc.equal(batch.column("settled_by"), declaration), False)
+            yield batch.drop_columns(["settled_by"]).append_column("settled", settled)
 
     def rows(self, code: str | None = None, *, where: str | None = None, limit: int = _SHOWN) -> list[dict[str, Any]]:
         """Return rows, newest first.

@@ -25,6 +25,7 @@ LIVE = "live"
 # Facts about a dataset lie in its schema's metadata: every commit carries them on, and a version keeps its own.
 ENCODERS = b"raycluster:encoders"
 COMMIT = b"raycluster:commit"
+FENCE = b"raycluster:fence:"  # + a workload's name: the run of it that may commit; empty when it has proven its work
 
 _SCAN_ROWS = 65_536  # rows a batch when only ids are read: 8 MB
 
@@ -126,17 +127,26 @@ class Table:
             raise wrong(filter, store.plain(error)) from error
 
     def known(self, version: int | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield `uri` and `object_id` of every object, streaming: at least one row each, repeats next to it dropped."""
+        """Yield every object, streaming, one row each at least: `uri`, `object_id`, `modality`, `workload`.
+
+        Repeats next to each other are dropped.
+        """
         if not self.exists():
             return
-        columns = ["uri", "object_id"]
+        columns = {name: name for name in ("uri", "object_id", "modality")} | {"workload": "provenance.workload"}
         with store.explained(self.uri):
             for batch in self.open(version).to_batches(columns=columns, batch_size=_SCAN_ROWS):
-                ids = batch.column("object_id")
+                ids, modalities = batch.column("object_id"), batch.column("modality")
                 if batch.num_rows > 1:
-                    fresh = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))
+                    fresh = pc.or_(_differs(ids), _differs(modalities))
                     batch = batch.filter(pa.concat_arrays([pa.array([True]), fresh]))
                 yield batch
+
+    def open_runs(self) -> dict[str, str]:
+        """Return the runs that write here and have not proven their work, by workload."""
+        facts = self.open().schema.metadata or {}
+        found = {key.decode(): run.decode() for key, run in facts.items() if key.startswith(FENCE)}
+        return {key.removeprefix(FENCE.decode()): run for key, run in found.items() if run}
 
     def tags(self) -> dict[str, int]:
         """Return the version behind each tag."""
@@ -183,6 +193,11 @@ class Table:
             "tags": tags.get(version, []),
             **made,
         }
+
+
+def _differs(column: pa.Array) -> pa.Array:
+    """Tell of each value but the first whether it differs from the one before."""
+    return pc.not_equal(column.slice(1), column.slice(0, len(column) - 1))
 
 
 def _by_version(entry: dict[str, Any]) -> int:

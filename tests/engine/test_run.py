@@ -1,5 +1,6 @@
 """Real runs on a real Ray: what is new, changed, vanished, bad, deadly or too much."""
 
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -7,7 +8,8 @@ import pytest
 from PIL import Image
 
 from raycluster.declare.workload import Workload, parse_workload
-from raycluster.engine.run import Summary, execute, prepare
+from raycluster.engine.prepare import prepare
+from raycluster.engine.run import Summary, execute
 from raycluster.errors import InvalidUse, Mismatch, NotFound, RunFailed, Unplaceable
 from raycluster.lake.lake import Lake
 
@@ -113,6 +115,67 @@ def test_a_modality_nobody_asked_for_is_said_so(corpus: Path, lake: Lake) -> Non
     assert "decodes only text, image" in lake.quarantine("d").rows()[0]["message"]
 
 
+def test_what_is_bad_is_tried_again_when_the_declaration_changes(corpus: Path, lake: Lake) -> None:
+    images_only = parse_workload(
+        "{apiVersion: raycluster/v1, kind: Workload, metadata: {name: w, labels: {team: t}}, spec: {source: "
+        f"{{files: {{paths: ['{corpus}']}}}}, decode: {{image: {{size: 32}}}}, sink: {{dataset: d, index: []}},"
+        " encode: [{use: 'private_stages:Marking'}]}}"
+    )
+    assert run(images_only, lake).codes == {"unsupported": 12}
+    second = run(workload(corpus), lake)
+    assert (second.rows, second.skipped, len(ids(lake))) == (12, 3, 15)
+    assert run(workload(corpus), lake).skipped == 15
+
+
+def test_a_bad_object_that_is_gone_no_longer_counts(corpus: Path, lake: Lake) -> None:
+    work = workload(corpus, check="{budget: {count: 0}}")
+    (corpus / "bad.png").write_bytes(b"")
+    with pytest.raises(RunFailed):
+        run(work, lake)
+    (corpus / "bad.png").unlink()
+    assert run(work, lake).status == "done"
+    assert len(ids(lake)) == 15
+
+
+def test_an_object_that_becomes_bad_leaves_the_dataset(corpus: Path, lake: Lake) -> None:
+    run(workload(corpus), lake)
+    (corpus / "t00.txt").write_bytes(b"")
+    summary = run(workload(corpus), lake)
+    assert (summary.quarantined, summary.replaced) == (1, 1)
+    assert "t00.txt" not in marks(lake)
+
+
+def test_pruning_takes_only_what_this_workload_brought(corpus: Path, lake: Lake, tmp_path: Path) -> None:
+    run(workload(corpus), lake)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "o.txt").write_text("other words come.\n")
+    theirs = replace(workload(other), name="theirs")
+    run(theirs, lake, prune=True)
+    assert len(ids(lake)) == 16
+    (other / "o.txt").unlink()
+    with pytest.raises(InvalidUse, match="lists nothing"):
+        run(theirs, lake, prune=True)
+
+
+def test_live_does_not_show_another_workloads_unfinished_work(corpus: Path, lake: Lake, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "o.txt").write_text("other words come.\n")
+    theirs = replace(workload(other), name="theirs")
+    run(theirs, lake)
+    shown = lake.table("d").live()
+    (corpus / "bad.png").write_bytes(b"")
+    with pytest.raises(RunFailed):
+        run(workload(corpus, check="{budget: {count: 0}}"), lake)
+    (other / "p.txt").write_text("more words come.\n")
+    summary = run(theirs, lake)
+    assert (summary.status, lake.table("d").live()) == ("done", shown)
+    assert "unfinished work" in summary.message
+    run(workload(corpus), lake)
+    assert len(ids(lake)) == 17
+
+
 @pytest.mark.slow
 def test_a_crash_a_kill_and_a_hang_cost_their_objects_only(corpus: Path, lake: Lake) -> None:
     for name, text in {"segfault": "a SEGFAULT here", "killed": "now KILLED", "hang": "let it HANG"}.items():
@@ -156,12 +219,12 @@ def test_on_bad_fail_names_the_object(corpus: Path, lake: Lake) -> None:
 def test_on_bad_drop_records_nothing_but_the_count(corpus: Path, lake: Lake) -> None:
     (corpus / "bad.png").write_bytes(b"")
     summary = run(workload(corpus, check="{on_bad: drop}"), lake)
-    assert (summary.quarantined, summary.codes) == (1, {"empty": 1})
+    assert (summary.quarantined, summary.dropped, summary.codes) == (0, 1, {"empty": 1})
     assert lake.quarantine("d").rows() == []
 
 
 def test_a_plan_changes_nothing(corpus: Path, lake: Lake) -> None:
-    plan = prepare(workload(corpus), lake)
+    plan = prepare(workload(corpus), lake, peeks=True)
     assert {name: count.objects for name, count in plan.counts["new"].items()} == {"image": 3, "text": 12}
     assert not Path(lake.uri).exists()
 

@@ -35,7 +35,7 @@ def test_datasets_are_listed_and_nothing_else_is(place, writer_of):
 def test_looking_creates_nothing(place, tmp_path):
     assert place.datasets() == []
     assert list(place.table("d").known()) == []
-    assert list(place.quarantine("d").known()) == []
+    assert list(place.quarantine("d").known("digest")) == []
     assert place.quarantine("d").counts() == {}
     assert place.quarantine("d").rows() == []
     assert place.quarantine("d").remove(["o"]) == 0

@@ -44,11 +44,12 @@ def test_the_newest_reason_stays(place):
     assert row["at"] > first
 
 
-def test_an_object_that_is_bad_in_part_is_known_by_its_good_rows(place):
+def test_an_object_is_settled_only_under_the_declaration_that_settled_it(place):
     quarantine = place.quarantine("d")
-    quarantine.add([bad(1) | {"whole": False}, bad(2)], run_id="r", workload="w")
-    assert [row["object_id"] for batch in quarantine.known() for row in batch.to_pylist()] == ["o2"]
-    assert quarantine.count_objects() == 2
+    quarantine.add([bad(1), bad(2) | {"settled_by": "old"}, bad(3) | {"settled_by": "new"}], run_id="r", workload="w")
+    found = [row for batch in quarantine.known("new") for row in batch.to_pylist()]
+    assert {row["object_id"]: row["settled"] for row in found} == {"o1": False, "o2": False, "o3": True}
+    assert {row["workload"] for row in found} == {"w"}
 
 
 def test_pieces_of_an_object_are_apart(place):
@@ -56,7 +57,7 @@ def test_pieces_of_an_object_are_apart(place):
     pieces = [bad(1, position=0), bad(1, position=1), bad(1, position=1, modality="audio"), bad(2)]
     quarantine.add(pieces, run_id="r", workload="w")
     assert quarantine.counts() == {"corrupt": 4}
-    assert {row["object_id"] for batch in quarantine.known() for row in batch.to_pylist()} == {"o1", "o2"}
+    assert {row["object_id"] for batch in quarantine.known("digest") for row in batch.to_pylist()} == {"o1", "o2"}
     assert quarantine.remove(["o1", "o9"]) == 3
     assert [row["object_id"] for row in quarantine.rows()] == ["o2"]
     assert quarantine.remove(["o1"]) == 0
