@@ -88,8 +88,15 @@ def test_a_private_stage_of_the_family_is_found(tmp_path) -> None:
         stage.find("encode", "private_stages")
 
 
-@pytest.mark.parametrize("entry", ["{use: minilm, timeout: 0s}", "{use: 'private_stages:Marking', timeout: 0ms}"])
-def test_a_time_limit_of_nothing_is_refused(tmp_path, entry: str) -> None:
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{use: minilm, timeout: 0s}",
+        "{use: 'private_stages:Marking', timeout: 0ms}",
+        f"{{use: minilm, timeout: {'9' * 400}s}}",
+    ],
+)
+def test_a_time_limit_of_nothing_or_for_ever_is_refused(tmp_path, entry: str) -> None:
     code, found = validate(write(tmp_path, WORKLOAD.replace("{use: minilm}", entry)))
     assert code == 2
     assert "timeout: must be more than 0" in found["w.yaml"][0]

@@ -16,10 +16,14 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from raycluster.errors import InvalidFile, InvalidUse, NotFound, RayclusterError
+from raycluster.units import show_bytes
 
 API_VERSION = "raycluster/v1"
 At = tuple[str | int, ...]  # the path of keys and indices to a value: ("spec", "encode", 0, "use")
 T = TypeVar("T")
+# The largest file here has 12 kB and is 8 deep. Python's own stack ends at about 300 levels of YAML.
+MOST_BYTES = 1_000_000
+_MOST_DEPTH = 32
 
 
 @dataclass(kw_only=True)
@@ -117,14 +121,20 @@ def load(path: str | Path) -> Document:
 
     Raises:
         NotFound: no such file.
-        InvalidFile: not YAML, a key twice, or not a mapping.
+        InvalidFile: not YAML, a key twice, an alias, too large or too deep, or not a mapping.
     """
     name = str(path)
     try:
-        text = Path(path).read_text("utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise NotFound(f"no such file: {name}", fix="give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        if len(content) <= MOST_BYTES:  # a larger one may be cut within a letter, and is refused as too large
+            raise InvalidUse(f"{name} cannot be read: {error}") from error
+        text = content.decode("utf-8", "replace")
+    except OSError as error:
         raise InvalidUse(f"{name} cannot be read: {error}") from error
     return parse(text, name)
 
@@ -132,23 +142,54 @@ def load(path: str | Path) -> Document:
 def parse(text: str, name: str = "<text>") -> Document:
     """Turn YAML text into a document; `name` is what its mistakes are reported under."""
     document = Document(path=name, value=None, marks={})
+    node = None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        document.value = yaml.safe_load(text)
+        if _is_simple(document, text):
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            document.value = None if node is None else yaml.SafeLoader("").construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark is not None:
             document.marks[()] = (mark.line + 1, mark.column + 1)
         document.report(f"not YAML: {error.problem or error.context}", ())
-        document.finish()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that cannot be
         document.report(f"not YAML: {error}", ())
-        document.finish()
+    document.finish()
     _mark(document, node, ())
     if not isinstance(document.value, dict):
         document.report("expected a mapping with apiVersion, kind, metadata and spec", ())
     document.finish()
     return document
+
+
+def _is_simple(document: Document, text: str) -> bool:
+    """Report what a few lines could make endless: aliases of aliases, depth, sheer size.
+
+    Events are counted before anything is built from them; the scanner itself uses no recursion.
+    """
+    if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+        document.report(f"the file is larger than {show_bytes(MOST_BYTES)}", (), "split it into several files")
+        return False
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        problem = _excess(event) or (f"nested more than {_MOST_DEPTH} deep" if depth > _MOST_DEPTH else "")
+        if problem:
+            mark: Any = event.start_mark
+            document.marks[()] = (mark.line + 1, mark.column + 1)
+            document.report(problem, (), "write plain mappings, lists and values")
+            return False
+    return True
+
+
+def _excess(event: Any) -> str:
+    """Name what a declaration does without: anchors, aliases and tags."""
+    if isinstance(event, yaml.AliasEvent):
+        return f"aliases (*{event.anchor}) are not taken"
+    if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+        return f"anchors (&{event.anchor}) are not taken"
+    tag = getattr(event, "tag", None)
+    return "" if tag is None else f"tags ({str(tag).replace('tag:yaml.org,2002:', '!!')}) are not taken"
 
 
 def _mark(document: Document, node: Any, at: At) -> None:

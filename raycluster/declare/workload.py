@@ -23,6 +23,7 @@ from raycluster.errors import InvalidUse, NotFound
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 IndexKind = Literal["ivf_rq", "ivf_sq", "ivf_pq", "ivf_hnsw_sq", "ivf_flat", "fts", "btree", "bitmap"]
 _STRICT = {"extra": "forbid"}
+_LONGEST = 30 * 86_400.0  # seconds. The kernel's timer takes 0 for none, and has an end.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +210,8 @@ def _stage(document: Document, family: str, name: str, declared: tuple[Any, At])
         document.report(f"{name}: expected a mapping of options, found {options!r}", at)
         return None
     made = document.read(cls, options, at)
-    if getattr(made, "timeout", 1) <= 0:  # of any stage, a private one too: the timer would not be set
-        document.report("timeout: must be more than 0", (*at, "timeout"), "leave it out for the default")
+    if not 0 < getattr(made, "timeout", 1.0) <= _LONGEST:  # of any stage, a private one too
+        document.report("timeout: must be more than 0 and at most 30d", (*at, "timeout"))
     return made
 
 

@@ -54,13 +54,43 @@ def test_an_unknown_key_far_from_all_lists_what_is_valid() -> None:
         ("- a\n- b\n", "bad.yaml:1:1: expected a mapping"),
         ("", "bad.yaml:1:1: expected a mapping"),
         ("a: 1\n--- \nb: 2\n", "not YAML"),
-        ("a: !!python/object:os.system x\n", "not YAML"),
+        ("a: !!python/object:os.system x\n", "bad.yaml:1:4: tags (!!python/object:os.system) are not taken"),
+        ("a: !!bool maybe\n", "bad.yaml:1:4: tags (!!bool)"),
+        ("a: !own x\n", "bad.yaml:1:4: tags (!own)"),
+        ("a: 1\nb: &b [*b]\n", "bad.yaml:2:4: anchors (&b) are not taken"),
+        ("a: *b\n", "bad.yaml:1:4: aliases (*b) are not taken"),
+        ("a: " + "[" * 33 + "]" * 33, "bad.yaml:1:35: nested more than 32 deep"),
+        ("[" * 400_000, "bad.yaml:1:33: nested more than 32 deep"),
+        ("".join(" " * depth + "a:\n" for depth in range(100)), "bad.yaml:33:33: nested more than 32 deep"),
+        ("a: 2026-99-99\n", "not YAML: month"),
+        (f"a: {'9' * 5000}\n", "not YAML"),
+        ("a: " + "x" * 1_000_000, "bad.yaml:1:1: the file is larger than 1.0 MB"),
     ],
 )
 def test_what_is_not_one_mapping_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InvalidFile) as caught:
         parse(text, "bad.yaml")
     assert message in str(caught.value)
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(InvalidFile) as caught:
+        load(tmp_path / "bad.yaml")
+    assert message in str(caught.value)
+
+
+@pytest.mark.timeout(20)
+def test_a_few_lines_do_not_fill_the_memory() -> None:
+    bomb = "l0: &l0 [x]\n" + "".join(f"l{n}: &l{n} [{','.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 20))
+    with pytest.raises(InvalidFile, match="anchors"):
+        parse(bomb)
+
+
+def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
+    """A sparse file of a terabyte: reading it would take all memory."""
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.write(b"\xc3\xa9" * 500_001)
+        file.truncate(1 << 40)
+    with pytest.raises(InvalidFile, match="larger than 1"):
+        load(tmp_path / "large.yaml")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
