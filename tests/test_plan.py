@@ -1,6 +1,7 @@
 """Plans are pure: listings and known ids go in as lists, places and counts come out."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
@@ -21,6 +22,7 @@ class Step:
     needs: Resources = Resources()
     actors: int | None = None
     relies_on: tuple[str, ...] = ()
+    writes: ClassVar[pa.Schema] = pa.schema([])
 
 
 def workload(*encode: Step) -> Workload:
