@@ -145,9 +145,11 @@ class Encoders:
 
     def _like(self, key: str) -> tuple[str, Any, str | None]:
         row = query.row(self.table, key, version=self.version)
-        if row["vector"] is None:
+        own = [one.name for one in self.table.schema(self.version) if pa.types.is_fixed_size_list(one.type)]
+        column = next((name for name in ("vector", *own) if row.get(name) is not None), None)
+        if column is None:
             raise InvalidUse(f"row {key!r} has no vector, so nothing can be like it", where="id")
-        return "vector", row["vector"], row["text"]
+        return column, row[column], row["text"]
 
     def _decoded(self, modality: str, content: bytes) -> pa.RecordBatch:
         """Return the first row of a file, decoded as the dataset's own were."""

@@ -86,6 +86,13 @@ class Efficientnet(Encode):
 
         return encode
 
+    def text_encoder(self) -> Encoder:
+        """Return MiniLM, of whose vectors the shared ones are made: pictures alone can be asked for in words."""
+        from raycluster.encode import _minilm
+
+        model = _minilm.Minilm()
+        return lambda texts: {"vector": list(model.embed(texts))}
+
 
 def _classes() -> tuple[list[str], torch.Tensor]:
     """Return the 1000 class names and their vectors, computed once a machine (3 s on a core).
