@@ -236,9 +236,10 @@ def show_summary(summary: Summary, *, as_json: bool) -> None:
     style = {"done": "green", "stopped": "yellow"}.get(summary.status, "red")
     out.print(f"[{style}]{summary.status}[/]  run {summary.run_id}  dataset {summary.dataset} v{summary.version}")
     replaced = f" ({summary.replaced} older ones gone)" if summary.replaced else ""
+    dropped = f"{summary.dropped} dropped, " if summary.dropped else ""
     out.print(
         f"{summary.objects} objects: {summary.rows} rows committed{replaced}, {summary.quarantined} objects "
-        f"quarantined, {summary.skipped} skipped as already done, in {show_seconds(summary.seconds)}"
+        f"quarantined, {dropped}{summary.skipped} skipped as already done, in {show_seconds(summary.seconds)}"
     )
     if summary.codes:
         out.print("quarantined: " + ", ".join(f"{code} {count}" for code, count in summary.codes.items()))
