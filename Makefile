@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CORPUS := corpus/SOURCES.md
 
 .PHONY: help setup demo test check bench clean
 help:
@@ -37,5 +36,6 @@ check: $(READY)
 bench: $(READY)
 	@for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
 
+# The lake stays: .raycluster is where a user's datasets lie by default.
 clean:
-	rm -rf $(VENV) corpus .raycluster
+	rm -rf $(VENV) corpus

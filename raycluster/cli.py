@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raycluster import __version__, terminal
-from raycluster.errors import InvalidFile, InvalidUse, LakeError, NotFound, RayclusterError
+from raycluster.errors import InvalidFile, InvalidUse, LakeError, RayclusterError
 
 if TYPE_CHECKING:
     from raycluster.lake.lake import Lake
@@ -133,14 +133,13 @@ def _open(uri: str) -> Lake:
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @json_option
 def validate(paths: tuple[str, ...], as_json: bool) -> int:
-    """Check workload files (or folders of them) and say where they are wrong."""
-    from raycluster.declare.workload import load_workload
+    """Check files of resources (or folders of them) and say where they are wrong."""
+    from raycluster.declare.resource import files, load_resource
 
-    files = [found for path in paths for found in _yaml_files(Path(path))]
     problems: dict[str, list[RayclusterError]] = {}
-    for file in files:
+    for file in (found for path in paths for found in files(Path(path))):
         try:
-            load_workload(file)
+            load_resource(file)
             problems[str(file)] = []
         except InvalidFile as error:
             problems[str(file)] = error.problems
@@ -150,28 +149,14 @@ def validate(paths: tuple[str, ...], as_json: bool) -> int:
     return 2 if any(problems.values()) else 0
 
 
-def _yaml_files(path: Path) -> list[Path]:
-    """Return the file, or every workload file below the folder."""
-    if not path.is_dir():
-        return [path]
-    texts = [file for file in sorted(path.rglob("*.y*ml")) if file.is_file()]
-    found = [file for file in texts if "kind: Workload" in file.read_text("utf-8", "replace")]
-    if not found:
-        raise NotFound(f"no workload file below {path}", fix="a workload file holds `kind: Workload`")
-    return found
-
-
 @verb
 @click.argument("kind", default="Workload")
 @json_option
 def schema(kind: str, as_json: bool) -> None:
-    """Print the JSON Schema of a resource, for editors."""
-    from raycluster.declare import workload
-    from raycluster.stage import unknown
+    """Print the JSON Schema of a resource (Workload, Corpus), for editors."""
+    from raycluster.declare import resource
 
-    if kind.lower() != "workload":
-        raise unknown("kind", kind, ["Workload"])
-    click.echo(json.dumps(workload.schema(), indent=None if as_json else 2))
+    click.echo(json.dumps(resource.schema(kind), indent=None if as_json else 2))
 
 
 @verb

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from raycluster import cli, stage
 from raycluster.errors import InvalidUse, NotFound
 
+ROOT = Path(__file__).parent.parent
 WORKLOAD = """\
 apiVersion: raycluster/v1
 kind: Workload
@@ -110,3 +115,80 @@ def test_a_source_and_a_decoder_have_time_limits_above_zero_too(tmp_path) -> Non
         2,
         [":5:32", ":6:19"],
     )
+
+
+CORPUS = """\
+apiVersion: raycluster/v1
+kind: Corpus
+metadata: {name: c}
+spec:
+  packages: []
+"""
+
+
+def test_every_kind_below_a_folder_is_validated(tmp_path) -> None:
+    (tmp_path / "deep").mkdir()
+    write(tmp_path, WORKLOAD, "good.yaml")
+    write(tmp_path / "deep", CORPUS.replace("packages: []", "package: []"), "corpus.yml")
+    write(tmp_path, WORKLOAD.replace("kind: Workload", "kind: Wrokload"), "kind.yaml")
+    write(tmp_path, WORKLOAD.replace("kind: Workload\n", ""), "none.yaml")
+    write(tmp_path, WORKLOAD.replace("kind: Workload", "kind: [Workload]"), "list.yaml")
+    write(tmp_path, WORKLOAD.replace("raycluster/v1", "'raycluster/v9'"), "version.yaml")
+    write(tmp_path, "{apiVersion: raycluster/v1, kind: Corpus}\n", "flow.yaml")
+    write(tmp_path, "# apiVersion: raycluster/v1\napiVersion: v1\nkind: Service\n", "foreign.yaml")
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    code, found = validate(tmp_path)
+    assert code == 2
+    told = {name: " ".join(problems) for name, problems in found.items()}
+    assert set(told) == {"good.yaml", "corpus.yml", "kind.yaml", "none.yaml", "list.yaml", "version.yaml", "flow.yaml"}
+    assert told.pop("good.yaml") == ""
+    assert "corpus.yml:5:3: unknown key 'package' | did you mean 'packages'?" in told["corpus.yml"]
+    assert "kind.yaml:2:1: unknown kind 'Wrokload' | did you mean 'Workload'?" in told["kind.yaml"]
+    assert "none.yaml:1:1: missing key 'kind' | valid here: Corpus, Workload" in told["none.yaml"]
+    assert "list.yaml:2:1: unknown kind ['Workload']" in told["list.yaml"]
+    assert "version.yaml:1:1: apiVersion: Input should be 'raycluster/v1'" in told["version.yaml"]
+    assert "missing key 'spec'" in told["flow.yaml"]
+
+
+def test_the_shipped_folder_is_valid_corpus_included() -> None:
+    code, found = validate(ROOT / "workloads")
+    assert (code, found["corpus.yaml"], found["sample.yaml"]) == (0, [], [])
+    assert validate(ROOT / "workloads/sample/corpus.yaml") == (0, {"corpus.yaml": []})
+
+
+def test_a_folder_without_resources_says_so(tmp_path) -> None:
+    answer = CliRunner().invoke(cli.main, ["validate", str(tmp_path)])
+    assert answer.exit_code == 2
+    assert "apiVersion: raycluster/v1" in answer.stderr
+
+
+@pytest.mark.parametrize(("kind", "file"), [("Corpus", "sample/corpus.yaml"), ("workload", "sample/sample.yaml")])
+def test_each_kind_has_its_schema(kind: str, file: str) -> None:
+    document = json.loads(CliRunner().invoke(cli.main, ["schema", kind]).stdout)
+    jsonschema.Draft202012Validator.check_schema(document)
+    whole = yaml.safe_load((ROOT / "workloads" / file).read_text())
+    jsonschema.validate(whole, document)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(whole | {"kind": "Other"}, document)
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    answer = CliRunner().invoke(cli.main, ["schema", "corps"])
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert "did you mean 'Corpus'?" in answer.stderr
+
+
+def test_clean_leaves_the_lake_alone(tmp_path) -> None:
+    """`.raycluster` is where datasets lie by default; nothing but a person may remove them."""
+    made = [tmp_path / name / "file" for name in (".raycluster", ".venv", "corpus")]
+    for path in made:
+        path.parent.mkdir()
+        path.touch()
+    subprocess.run(["make", "-f", str(ROOT / "Makefile"), "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert [path.exists() for path in made] == [True, False, False]
+
+
+def test_the_cluster_file_names_only_verbs_that_exist() -> None:
+    named = set(re.findall(r"`raycluster (\w+)", (ROOT / "cluster.yaml").read_text()))
+    assert named
+    assert named <= set(cli.main.commands)

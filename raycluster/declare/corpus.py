@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
-from raycluster.declare.document import Document, load, parse
+from raycluster.declare.document import DIALECT, Document, load, parse
 from raycluster.declare.workload import Metadata
 
 _STRICT = {"extra": "forbid"}
@@ -95,16 +95,26 @@ def load_corpus(path: str | Path) -> Corpus:
         NotFound: no such file.
         InvalidFile: with every mistake in it.
     """
-    return _build(load(path))
+    return build(load(path))
 
 
 def parse_corpus(text: str, name: str = "<text>") -> Corpus:
     """Read a corpus from YAML text; see `load_corpus`."""
-    return _build(parse(text, name))
+    return build(parse(text, name))
 
 
-def _build(document: Document) -> Corpus:
+def build(document: Document) -> Corpus:
+    """Make a corpus of a document that holds one.
+
+    Raises:
+        InvalidFile: with every mistake in it.
+    """
     envelope = document.read(_Envelope, document.value, ())
     document.finish()
     assert envelope is not None  # finish() raised otherwise
     return envelope.spec
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a corpus file."""
+    return {"$schema": DIALECT, **TypeAdapter(_Envelope).json_schema(), "title": "Corpus"}

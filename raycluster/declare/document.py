@@ -19,6 +19,7 @@ from raycluster.errors import InvalidFile, InvalidUse, NotFound, RayclusterError
 from raycluster.units import show_bytes
 
 API_VERSION = "raycluster/v1"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 At = tuple[str | int, ...]  # the path of keys and indices to a value: ("spec", "encode", 0, "use")
 T = TypeVar("T")
 # The largest file here has 12 kB and is 8 deep. Python's own stack ends at about 300 levels of YAML.

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 
 from raycluster import stage
 from raycluster.declare.columns import clashes
-from raycluster.declare.document import API_VERSION, At, Document, load, nearest, parse
+from raycluster.declare.document import API_VERSION, DIALECT, At, Document, load, nearest, parse
 from raycluster.errors import InvalidUse, NotFound
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
@@ -127,15 +127,20 @@ def load_workload(path: str | Path) -> Workload:
         NotFound: no such file.
         InvalidFile: with every mistake in it.
     """
-    return _build(load(path))
+    return build(load(path))
 
 
 def parse_workload(text: str, name: str = "<text>") -> Workload:
     """Read a workload from YAML text; see `load_workload`."""
-    return _build(parse(text, name))
+    return build(parse(text, name))
 
 
-def _build(document: Document) -> Workload:
+def build(document: Document) -> Workload:
+    """Make a workload of a document that holds one.
+
+    Raises:
+        InvalidFile: with every mistake in it.
+    """
     envelope = document.read(_Envelope, document.value, ())
     raw = document.value.get("spec")
     if not isinstance(raw, dict):
@@ -277,7 +282,7 @@ def schema() -> dict[str, Any]:
     spec["properties"]["encode"] = uses("encode")
     definitions["Checks"]["properties"]["rules"] = uses("check")
     whole["properties"]["spec"] = spec
-    title = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Workload"}
+    title = {"$schema": DIALECT, "title": "Workload"}
     return {**title, **{key: value for key, value in whole.items() if key != "title"}, "$defs": definitions}
 
 
