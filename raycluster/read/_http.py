@@ -75,8 +75,12 @@ class HttpStore(Store):
     def open(self, uri: str) -> Any:
         """Return a seekable file, read by ranges."""
         import fsspec
+        from aiohttp import ClientTimeout  # comes with fsspec[http]
 
-        return fsspec.filesystem("http").open(uri, "rb")
+        # Without it five minutes are the limit of one request, silent or not.
+        patience = ClientTimeout(total=None, sock_connect=self.timeout, sock_read=self.timeout)
+        files = fsspec.filesystem("http", client_kwargs={"timeout": patience, "headers": _HEADERS})
+        return files.open(uri, "rb")
 
     @contextmanager
     def _ask(self, method: str, uri: str, **headers: str) -> Iterator[Any]:

@@ -131,6 +131,8 @@ def say(error: Exception) -> str:
         return "there is no such file"
     if isinstance(error, PermissionError):
         return "permission denied"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "it sent nothing for too long"
     if isinstance(error, OSError) and error.strerror:
         return str(error.strerror)
     return f"{error}" or type(error).__name__

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
@@ -37,6 +37,8 @@ class Lance(Loading):
     row id; it counts as changed when Lance has written it anew, in an update or, without stable row ids, a
     compaction. Appending rows changes none of the others. A row with a URI is the object at that URI.
     """
+
+    sequential: ClassVar[bool] = True
 
     uri: str  # the table: a path or a URI
     column: str

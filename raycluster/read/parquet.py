@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -55,6 +55,8 @@ class Parquet(Loading):
     it counts as changed when its file is rewritten. A row with a URI is the object at that URI. A file that cannot be
     opened is one bad object.
     """
+
+    sequential: ClassVar[bool] = True
 
     paths: tuple[str, ...]  # files, folders, globs; local or URIs
     column: str

@@ -5,6 +5,7 @@ import pickle
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from raycluster.errors import BadMedia, InvalidUse
 from raycluster.read import Reference, Source
 from raycluster.read._named import Unreachable
 from raycluster.read.files import Files
+from raycluster.read.parquet import Parquet
 
 
 def references(source: Source) -> list[Reference]:
@@ -115,6 +117,15 @@ def test_a_slow_server_is_given_up(tmp_path: Path, site: Any) -> None:
     source = from_list(tmp_path, site, "/slow.jpg", timeout=0.3)
     assert verdict(source).code == "unreadable"
     assert "sent nothing for 0.3 s" in verdict(source).message
+
+
+def test_a_slow_server_of_tables_is_given_up(site: Any) -> None:
+    site.files = {"/a.parquet": jpeg() * 100}
+    site.slow = {"/a.parquet": 30.0}
+    started = time.monotonic()
+    with pytest.raises(InvalidUse, match=r"a.parquet cannot be read: it sent nothing for too long"):
+        references(Parquet(paths=(f"{site.url}/a.parquet",), column="image", timeout=0.3))
+    assert time.monotonic() - started < 10
 
 
 def test_a_busy_server_is_asked_again(tmp_path: Path, site: Any) -> None:

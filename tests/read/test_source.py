@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import lance
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from raycluster.read import Reference, Source
 from raycluster.read.files import Files
+from raycluster.read.lance import Lance
 from raycluster.read.parquet import Parquet
 
 
@@ -99,3 +101,15 @@ def test_large_cells_are_peeked_in_one_pass(tmp_path: Path, monkeypatch: pytest.
     source = Parquet(paths=(str(tmp_path),), column="image")
     assert list(source.modalities(references(source))) == ["image"] * 24
     assert begun == [0]
+
+
+def test_sources_whose_objects_are_cells_are_cut_into_runs_of_neighbours(tmp_path: Path) -> None:
+    table = pa.table({"image": [jpeg(), jpeg()]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    lance.write_dataset(table, tmp_path / "a.lance")
+    tables = [
+        Parquet(paths=(str(tmp_path),), column="image"),
+        Lance(uri=str(tmp_path / "a.lance"), column="image"),
+    ]
+    for source in [*tables, Files(paths=(str(tmp_path),))]:
+        assert source.sequential == any(one.locator for one in references(source))
