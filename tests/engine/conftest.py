@@ -1,0 +1,76 @@
+"""Workloads become jobs and units of work: what tests of single parts of the engine share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pyarrow as pa
+import pytest
+
+from raycluster import stage
+from raycluster.declare.workload import Workload, parse_workload
+from raycluster.engine.line import Job
+from raycluster.engine.prepare import schema_of
+from raycluster.lake.write import Sink
+from raycluster.place import Cluster, place
+from raycluster.plan import TODO
+from raycluster.row import object_id
+from raycluster.units import Resources
+
+MakeJob = Callable[..., Job]
+MARKING = "[{use: 'private_stages:Marking', timeout: 2s}]"
+
+
+def _workload(corpus: Path, decode: str, encode: str, check: str) -> Workload:
+    return parse_workload(
+        dedent(f"""
+        apiVersion: raycluster/v1
+        kind: Workload
+        metadata: {{name: w, labels: {{team: t}}}}
+        spec:
+          source: {{files: {{paths: ["{corpus}"]}}}}
+          decode: {decode}
+          encode: {encode}
+          check: {check}
+          sink: {{dataset: d}}
+        """)
+    )
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def job(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
+    """Make the job of a workload over `corpus`, for a cluster of four CPUs."""
+    # A line arms its process, which may then be ended when a stage hangs: not this one.
+    monkeypatch.setattr("raycluster.engine.line.arm_watch", lambda: None)
+
+    def make(*, decode: str = "{text: {}}", encode: str = MARKING, check: str = "{}") -> Job:
+        workload = _workload(corpus, decode, encode, check)
+        pools, problems = place(workload, Cluster(nodes=(Resources(cpu=4, memory=8 << 30),)))
+        assert not problems
+        sink = Sink(uri="nowhere", schema=schema_of(workload))
+        return Job(workload=workload, pools=pools, run_id="run-1", sink=sink)
+
+    yield make
+    assert not stage._Watch.armed
+
+
+@pytest.fixture
+def units() -> Callable[[Job], pa.Table]:
+    """List what a job is to work on, in the order of the names."""
+
+    def listed(job: Job) -> pa.Table:
+        found = [one for batch in job.workload.source.objects() for one in batch.to_pylist()]
+        return pa.Table.from_pylist(
+            [{**one, "object_id": object_id(one["uri"], one["version"])} for one in found], TODO
+        )
+
+    return listed
