@@ -7,6 +7,7 @@ search itself; the command line and the HTTP application both come through here.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import cache
 from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from raycluster import stage
 from raycluster.encode import Encode
@@ -24,6 +25,13 @@ from raycluster.lake.query import ANSWER, Mode
 from raycluster.lake.table import LIVE, Table
 from raycluster.read._media_type import HEAD_BYTES, identify
 from raycluster.row import MEDIA
+
+# The environment variable that lists the modules whose private stages may answer questions. A dataset names its
+# encoders itself; without this, reading somebody's dataset would run any stage that it names.
+TRUSTED = "RAYCLUSTER_PRIVATE_STAGES"
+# What may be in the file of a question; a film has a sound track.
+_TAKEN = {"image": ("image",), "audio": ("audio", "video")}
+_FIX = "give a picture as image, a recording as audio"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,10 +163,14 @@ class Encoders:
         """Return the first row of a file, decoded as the dataset's own were."""
         options = next((one for one in self.decoders if one["use"] == modality), {"use": modality})
         try:
-            media_type = identify(content[:HEAD_BYTES], size=len(content)).media_type
+            found = identify(content[:HEAD_BYTES], size=len(content), read=lambda at, size: content[at : at + size])
         except BadMedia as bad:
             raise InvalidUse(f"the {modality} cannot be used: {bad.message} ({bad.code})", where=modality) from None
-        media = {"object_id": "", "uri": "", "sha256": "", "modality": modality, "media_type": media_type, "path": None}
+        if found.modality not in _TAKEN[modality]:
+            reason = f"{found.media_type} is not an {modality} format (unsupported)"
+            raise InvalidUse(f"the {modality} cannot be used: {reason}", where=modality, fix=_FIX)
+        media = {"object_id": "", "uri": "", "sha256": "", "modality": modality, "path": None}
+        media["media_type"] = found.media_type
         batch = pa.RecordBatch.from_pylist([{**media, "content": content}], MEDIA)
         rows: Iterator[pa.RecordBatch] = _opened(json.dumps(options | {"family": "decode"}))(batch)
         first = next(rows)
@@ -173,11 +185,27 @@ def _is_vector(encoder: Encode, name: str) -> bool:
 
 
 def _stage(declared: str) -> Any:
-    """Return a stage from its declaration, as JSON."""
+    """Return a stage from its declaration, as JSON, which the dataset holds: whoever wrote that wrote this.
+
+    Raises:
+        InvalidUse: a private stage of a module that this process does not trust, or options that are none.
+    """
     options = json.loads(declared)
-    family = options.pop("family", "encode")
-    cls = stage.find(family, options.pop("use"))
-    return TypeAdapter(cls).validate_json(json.dumps(options), strict=True)
+    family = "decode" if options.pop("family", None) == "decode" else "encode"
+    name = str(options.pop("use"))
+    module = name.partition(":")[0]
+    if stage.is_private(name) and module not in os.environ.get(TRUSTED, "").split(","):
+        raise InvalidUse(
+            f"this dataset was made with the private stage {name!r}, whose code is not run unless you say so",
+            fix=f"if you trust it, set {TRUSTED}={module} (several: with commas); or search with mode text, or by id",
+        )
+    try:
+        return TypeAdapter(stage.find(family, name)).validate_json(json.dumps(options), strict=True)
+    except ValidationError as error:
+        raise InvalidUse(
+            f"this dataset's stage {name!r} has options that this version does not take: {error.errors()[0]['msg']}",
+            fix="search with mode text, or by id",
+        ) from error
 
 
 @cache
