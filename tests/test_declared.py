@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -192,3 +194,14 @@ def test_the_cluster_file_names_only_verbs_that_exist() -> None:
     named = set(re.findall(r"`raycluster (\w+)", (ROOT / "cluster.yaml").read_text()))
     assert named
     assert named <= set(cli.main.commands)
+
+
+def test_a_corpus_file_that_is_wrong_ends_its_command_with_its_places(tmp_path) -> None:
+    path = write(tmp_path, CORPUS.replace("packages: []", "package: []"))
+    ended = subprocess.run(
+        [sys.executable, "-m", "raycluster.corpus", str(path), str(tmp_path / "made")], capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "w.yaml:5:3: unknown key 'package'" in ended.stderr
+    assert not (tmp_path / "made").exists()
+    assert importlib.import_module("raycluster.corpus.__main__").main([]) == 2  # importing it runs nothing
