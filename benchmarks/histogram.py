@@ -158,7 +158,8 @@ def raycluster(folder: Path, out: Path) -> str:
     import yaml
 
     from raycluster.declare.workload import parse_workload
-    from raycluster.engine.run import execute, prepare
+    from raycluster.engine.prepare import prepare
+    from raycluster.engine.run import execute
     from raycluster.lake.lake import Lake
 
     spec = {
