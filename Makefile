@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test slow check bench clean
 help:
 	@echo "make demo    set up, fetch the sample corpus, run it end to end, search it"
 	@echo "make test    set up and run the tests"
+	@echo "make slow    the long tests: crashes, killed drivers, a bucket, everything fetched and decoded"
 	@echo "make check   ruff, format, mypy --strict"
 	@echo "make bench   the benchmarks (minutes each)"
 
@@ -28,7 +29,10 @@ demo: $(READY)
 	@$(BIN)/raycluster demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+slow: $(READY)
+	@$(BIN)/python -m pytest -q -m slow
 
 check: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

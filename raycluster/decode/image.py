@@ -112,7 +112,8 @@ def _header(media: Media, file: BinaryIO) -> Pillow.Image:
     try:
         return Pillow.open(file, formats=_COMMON + _RARE)
     except Pillow.DecompressionBombError as error:
-        raise BadMedia("too_large", str(error)) from error
+        limit = 2 * (Pillow.MAX_IMAGE_PIXELS or 0)
+        raise BadMedia("too_large", f"its header promises more than {limit} pixels: a decompression bomb") from error
     except UnidentifiedImageError as error:
         if not _is_known(file):
             raise BadMedia("unsupported", f"{media.media_type} is not an image format that can be decoded") from error
