@@ -236,3 +236,19 @@ def test_workers_that_die_leave_stdout_to_the_document(tmp_path: Path) -> None:
     assert (summary["status"], summary["rows"]) == ("done", 4)
     assert summary["codes"] == {"corrupt": 1, "out_of_memory": 1}
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_fails_is_one_document_too(tmp_path: Path) -> None:
+    file = workload(tmp_path, "private_stages:Marking")
+    file.write_text(file.read_text() + "  check: {budget: {count: 0}}\n")
+    fill(tmp_path, 0, 2)
+    (tmp_path / "corpus" / "bad.txt").write_bytes(b"")
+    done = run(tmp_path)
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "run_failed"
+    assert "1 of 3 objects are bad" in error["message"]
+    assert "raycluster quarantine slow" in error["fix"]
+    lake = Lake(str(tmp_path / "lake"))
+    assert lake.table("slow").live() is None
+    assert lake.runs().recent()[0].status == "failed"
