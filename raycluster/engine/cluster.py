@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any
 from raycluster.errors import RayclusterError
 from raycluster.place import Cluster
 from raycluster.units import Resources
+
+_ANSWER_SECONDS = 5.0  # for a connection to a cluster's head
 
 
 class NoCluster(RayclusterError):
@@ -65,13 +68,21 @@ def connect(address: str | None = None) -> Cluster:
         if not address:
             options |= {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
         try:
+            _require_answer(address)
             with _hushed(), _keeping_signals():
                 ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             fix = "start it with `ray up cluster.yaml`, or leave --address out to run on this machine"
             raise NoCluster(f"no Ray cluster at {address}: {error}", fix=fix) from error
     quieten()
     return describe()
+
+
+def _require_answer(address: str | None) -> None:
+    """Raise OSError where nothing listens: `ray.init` would try for seven minutes before it says so (Ray 2.60)."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
 
 
 def describe() -> Cluster:

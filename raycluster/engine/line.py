@@ -146,7 +146,9 @@ def _refuse(stage: Any, verdict: BadMedia, rows: pa.RecordBatch) -> Any:
     if isinstance(stage, Decode):
         media = Media(**rows.drop_columns(["content"]).to_pylist()[0], content=b"")
         return iter([error_batch(media, verdict)])
-    usable = rows.column(stage.reads[0]).is_valid().to_numpy(False)
+    usable = np.logical_and(
+        rows.column(stage.reads[0]).is_valid().to_numpy(False), rows.column("error").is_null().to_numpy(False)
+    )
     errors = {int(index): verdict for index in np.flatnonzero(usable)}
     return with_errors(_with_columns(rows, stage), errors)
 

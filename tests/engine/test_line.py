@@ -248,7 +248,6 @@ def made_reference(listed: pa.Table) -> Reference:
     return Reference(**{name: one[name] for name in ("uri", "version", "size", "locator")})
 
 
-@pytest.mark.xfail(reason="_refuse overwrites the verdict of an earlier stage")
 def test_an_earlier_verdict_is_not_overwritten_by_a_missing_package(
     job: Any, units: Units, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
