@@ -7,7 +7,7 @@ A member writes one method, `decoder`, which loads what it needs and returns a f
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -72,6 +72,11 @@ class Decode(Stage):
         return decode
 
     def _rows(self, decoder: Decoder, media: Media) -> Iterator[pa.RecordBatch]:
+        for part in self.parts(decoder, media):
+            yield error_batch(media, part) if isinstance(part, BadMedia) else batch_of(media, part)
+
+    def parts(self, decoder: Decoder, media: Media) -> Iterator[list[Piece] | BadMedia]:
+        """Yield the pieces of one object, a bounded number at a time; last, if it is bad, the verdict."""
         pieces: list[Piece] = []
         size = count = 0
         try:
@@ -79,17 +84,17 @@ class Decode(Stage):
             while (piece := self._next(stream)) is not None:
                 pieces.append(piece)
                 count += 1
-                size += _weight(piece)
+                size += weight(piece)
                 if len(pieces) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-                    yield batch_of(media, pieces)
+                    yield pieces
                     pieces, size = [], 0
             if not count:
                 raise BadMedia("empty", f"no {media.modality} content found in it")
         except Exception as error:  # noqa: BLE001 - routed to quarantine: one bad object never ends a run
-            yield error_batch(media, bad(error))
+            yield bad(error)
             return
         if pieces:
-            yield batch_of(media, pieces)
+            yield pieces
 
     def _next(self, stream: Iterator[Piece]) -> Piece | None:
         with watch(self.timeout):
@@ -117,25 +122,29 @@ def _media(objects: pa.RecordBatch) -> Iterator[Media]:
         yield Media(content=content, **values)
 
 
-def _weight(piece: Piece) -> int:
+def weight(piece: Piece) -> int:
+    """Return the bytes of a piece's payloads."""
     arrays = sum(int(array.nbytes) for array in (piece.pixels, piece.samples) if array is not None)
     return arrays + len(piece.page or b"") + len(piece.thumbnail or b"")
 
 
-def batch_of(media: Media, pieces: list[Piece]) -> pa.RecordBatch:
+def batch_of(media: Media, pieces: Sequence[Piece]) -> pa.RecordBatch:
     """Assemble rows (schema `row.row_schema()`) from the pieces of one object."""
-    schema, rows = row_schema(), len(pieces)
+    return rows_of([(media, piece) for piece in pieces])
 
+
+def rows_of(owned: Sequence[tuple[Media, Piece]]) -> pa.RecordBatch:
+    """Assemble rows from the pieces of several objects, each with the object that it was taken from."""
+    schema, pieces = row_schema(), [piece for _, piece in owned]
     columns: dict[str, Any] = {
-        "object_id": [media.object_id] * rows,
-        "uri": [media.uri] * rows,
-        "sha256": [media.sha256] * rows,
-        "modality": [piece.modality or media.modality for piece in pieces],
-        "media_type": [media.media_type] * rows,
+        name: [getattr(media, name) for media, _ in owned] for name in ("object_id", "uri", "sha256", "media_type")
+    }
+    columns |= {
+        "modality": [piece.modality or media.modality for media, piece in owned],
         "features": [piece.features or {} for piece in pieces],
         "pixels": _payload([piece.pixels for piece in pieces], np.uint8),
         "samples": _payload([piece.samples for piece in pieces], np.float32),
-        "error": pa.nulls(rows, schema.field("error").type),
+        "error": pa.nulls(len(pieces), schema.field("error").type),
     }
     for name in ("position", "start_seconds", "end_seconds", "text", "thumbnail", "sample_rate", "page"):
         columns[name] = [getattr(piece, name) for piece in pieces]
@@ -169,4 +178,4 @@ def error_batch(media: Media, verdict: BadMedia) -> pa.RecordBatch:
     return with_errors(batch_of(media, [Piece()]), {0: verdict})
 
 
-__all__ = ["Decode", "Decoder", "bad", "batch_of", "error_batch", "features_type"]
+__all__ = ["Decode", "Decoder", "bad", "batch_of", "error_batch", "features_type", "rows_of", "weight"]

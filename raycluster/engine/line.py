@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import IO, Any
@@ -20,12 +20,12 @@ import pyarrow as pa
 
 from raycluster.check import Check
 from raycluster.declare.workload import Workload
-from raycluster.decode import Decode, error_batch
+from raycluster.decode import Decode, batch_of, error_batch, rows_of, weight
 from raycluster.engine.progress import Reporter
 from raycluster.errors import BadMedia, MissingClient, MissingPackage
 from raycluster.place import Pool
 from raycluster.read import Reference
-from raycluster.row import MEDIA, PAYLOAD, Media, with_errors
+from raycluster.row import PAYLOAD, Media, Piece, with_errors
 from raycluster.stage import arm_watch, watch
 
 # An object's rows wait for its last one in memory up to this size, beyond it in a temporary file: an hour of video
@@ -34,7 +34,7 @@ _HELD_BYTES = 64 << 20
 
 # Encoders get rows in batches of this many rows or bytes: enough to fill model batches of one length, little memory.
 _GATHER_ROWS = 512
-_GATHER_BYTES = 64 << 20
+_GATHER_BYTES = 16 << 20
 
 # Columns that only the engine knows: how many rows the object has, and which stage set `error`.
 _PIECES = pa.field("pieces", pa.int32())
@@ -65,7 +65,7 @@ class Line:
         self.enter: Callable[[str], None] = lambda _: None  # told the name of each stage before it works
         arm_watch()
         self.missing: set[str] = set()  # stages whose package is not installed here
-        self._opened: dict[int, Callable[[pa.RecordBatch], Any]] = {}
+        self._opened: dict[int, Callable[[Any], Any]] = {}
 
     def run(self, unit: pa.Table) -> Iterator[pa.RecordBatch]:
         """Work through references (first pool) or rows (later pools)."""
@@ -81,17 +81,17 @@ class Line:
             rows = _with_columns(rows, stage)
         return self._shed(rows)
 
-    def _open(self, stage: Any) -> Callable[[pa.RecordBatch], Any]:
+    def _open(self, stage: Any) -> Callable[[Any], Any]:
         if id(stage) not in self._opened:
             try:
-                self._opened[id(stage)] = stage.open()
+                self._opened[id(stage)] = stage.decoder() if isinstance(stage, Decode) else stage.open()
             except MissingPackage as error:
                 if isinstance(error, MissingClient):
                     raise  # without its weights no row of this stage would pass: the run's fault, not the media's
                 self.missing.add(stage.name)
-                self._opened[id(stage)] = partial(
-                    _refuse, stage, BadMedia("unsupported", f"{error.message}: {error.fix}")
-                )
+                verdict = BadMedia("unsupported", f"{error.message}: {error.fix}")
+                refuse = partial(_refuse_object if isinstance(stage, Decode) else partial(_refuse, stage), verdict)
+                self._opened[id(stage)] = refuse
         return self._opened[id(stage)]
 
     def _rows(self, unit: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -101,6 +101,7 @@ class Line:
             for one in unit.to_pylist()
         ]
         identities = unit["object_id"].to_pylist()
+        basket = _Basket()
         for (reference, media), identity in zip(self.source.fetch(references), identities, strict=True):
             if isinstance(media, BadMedia):
                 yield failed(reference, identity, media, "read")
@@ -112,13 +113,19 @@ class Line:
                 verdict = BadMedia("unsupported", _not_asked_for(media, self.decoders))
                 yield failed(reference, identity, verdict, "read", media=media)
                 continue
-            yield from whole(self._timed(decoder.name, self._open(decoder)(_as_batch(media))), decoder.name)
+            parts = self._timed(decoder.name, decoder.parts(self._open(decoder), media))
+            first, second = next(parts), next(parts, None)
+            if second is None and not isinstance(first, BadMedia):
+                yield from basket.add(media, first)
+            else:
+                yield from whole(media, chain([first], [] if second is None else [second], parts), decoder.name)
+        yield from basket.empty()
 
-    def _timed(self, name: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def _timed(self, name: str, parts: Iterator[list[Piece] | BadMedia]) -> Iterator[list[Piece] | BadMedia]:
         started = time.perf_counter()
-        for batch in batches:
-            self.reporter.add(name, batch.num_rows, time.perf_counter() - started)
-            yield batch
+        for part in parts:
+            self.reporter.add(name, len(part) if isinstance(part, list) else 1, time.perf_counter() - started)
+            yield part
             started = time.perf_counter()
 
     def _work(self, rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -141,11 +148,13 @@ class Line:
         return column is not None and column.null_count < rows.num_rows
 
 
-def _refuse(stage: Any, verdict: BadMedia, rows: pa.RecordBatch) -> Any:
-    """Stand in for a stage whose package is missing: its own rows are bad, the others go on."""
-    if isinstance(stage, Decode):
-        media = Media(**rows.drop_columns(["content"]).to_pylist()[0], content=b"")
-        return iter([error_batch(media, verdict)])
+def _refuse_object(verdict: BadMedia, _: Media) -> Iterator[Piece]:
+    """Stand in for a decoder whose package is missing."""
+    raise verdict
+
+
+def _refuse(stage: Any, verdict: BadMedia, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Stand in for a later stage whose package is missing: its own rows are bad, the others go on."""
     usable = np.logical_and(
         rows.column(stage.reads[0]).is_valid().to_numpy(False), rows.column("error").is_null().to_numpy(False)
     )
@@ -161,19 +170,6 @@ def _with_columns(rows: pa.RecordBatch, stage: Any) -> pa.RecordBatch:
     return rows
 
 
-def _as_batch(media: Media) -> pa.RecordBatch:
-    """Return one object as a batch of schema `row.MEDIA`, its bytes referenced, not copied."""
-    content = pa.nulls(1, pa.large_binary())
-    if media.content is not None:
-        offsets = pa.py_buffer(np.array([0, len(media.content)], np.int64))
-        content = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(media.content)])
-    arrays = [
-        content if name == "content" else pa.array([getattr(media, name)], MEDIA.field(name).type)
-        for name in MEDIA.names
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=MEDIA)
-
-
 def _not_asked_for(media: Media, decoders: dict[str, Any]) -> str:
     asked = ", ".join(decoders)
     return f"{media.media_type} is {media.modality}, and this workload decodes only {asked}: add it or exclude the file"
@@ -187,8 +183,9 @@ def failed(
     return _sign(error_batch(media, verdict), pieces=1, stage=stage)
 
 
-def _sign(rows: pa.RecordBatch, *, pieces: int, stage: str | None) -> pa.RecordBatch:
-    rows = rows.append_column(_PIECES, pa.array([pieces] * rows.num_rows, _PIECES.type))
+def _sign(rows: pa.RecordBatch, *, pieces: int | list[int], stage: str | None) -> pa.RecordBatch:
+    counts = pieces if isinstance(pieces, list) else [pieces] * rows.num_rows
+    rows = rows.append_column(_PIECES, pa.array(counts, _PIECES.type))
     return rows.append_column(_STAGE, pa.array([stage] * rows.num_rows, _STAGE.type))
 
 
@@ -205,7 +202,31 @@ def note_stage(before: pa.RecordBatch, after: pa.RecordBatch, name: str) -> pa.R
     return after.set_column(after.schema.get_field_index("stage"), _STAGE, pa.array(stages, _STAGE.type))
 
 
-def whole(batches: Iterator[pa.RecordBatch], stage: str) -> Iterator[pa.RecordBatch]:
+class _Basket:
+    """Pieces of small whole objects, until there are enough for a batch: a batch an object costs it 0.8 ms."""
+
+    def __init__(self) -> None:
+        self.owned: list[tuple[Media, Piece]] = []
+        self.pieces: list[int] = []
+        self.size = 0
+
+    def add(self, media: Media, pieces: list[Piece]) -> Iterator[pa.RecordBatch]:
+        """Take the pieces of one object; yield a batch when there is enough for one."""
+        light = replace(media, content=None, path=None)  # the object's bytes are not needed any more
+        self.owned += [(light, piece) for piece in pieces]
+        self.pieces += [len(pieces)] * len(pieces)
+        self.size += sum(map(weight, pieces))
+        if len(self.owned) >= _GATHER_ROWS or self.size >= _GATHER_BYTES:
+            yield from self.empty()
+
+    def empty(self) -> Iterator[pa.RecordBatch]:
+        """Yield what there is."""
+        if self.owned:
+            yield _sign(rows_of(self.owned), pieces=self.pieces, stage=None)
+            self.owned, self.pieces, self.size = [], [], 0
+
+
+def whole(media: Media, parts: Iterator[list[Piece] | BadMedia], stage: str) -> Iterator[pa.RecordBatch]:
     """Hand on one object's rows once the last of them is decoded; if one is an error, only the error.
 
     An object is never half in the dataset, so a video that proves truncated after an hour must leave nothing.
@@ -214,13 +235,13 @@ def whole(batches: Iterator[pa.RecordBatch], stage: str) -> Iterator[pa.RecordBa
     size = rows = 0
     with ExitStack() as stack:
         spill: IO[bytes] | None = None
-        for batch in batches:
-            if batch.column("error").null_count < batch.num_rows:
-                yield _sign(batch, pieces=1, stage=stage)
+        for part in parts:
+            if isinstance(part, BadMedia):
+                yield _sign(error_batch(media, part), pieces=1, stage=stage)
                 return
-            held.append(batch)
-            rows += batch.num_rows
-            size += batch.nbytes
+            held.append(batch_of(media, part))
+            rows += len(part)
+            size += held[-1].nbytes
             if size > _HELD_BYTES:
                 spill = spill or stack.enter_context(tempfile.TemporaryFile(prefix="raycluster-"))
                 _spill(spill, held)
@@ -253,10 +274,14 @@ def gather(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows += batch.num_rows
         size += batch.nbytes
         if rows >= _GATHER_ROWS or size >= _GATHER_BYTES:
-            yield pa.concat_batches(held)
+            yield _joined(held)
             held, rows, size = [], 0, 0
     if held:
-        yield pa.concat_batches(held)
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)  # which copies a single one, too
 
 
 def _cut(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -19,10 +19,14 @@ from raycluster.errors import BadMedia
 from raycluster.read._media_type import identify
 from raycluster.row import Media
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 # First bytes asked for at once: a plan peeks at thousands of objects, each a wait of 20 to 80 ms, and holds 4 kB each.
 _PEEKED_AHEAD = 16
+# Small objects are got so many at a time: handing one to another thread costs 0.1 ms, reading it from a disk 0.06 ms.
+_TOGETHER_OBJECTS = 8
+_TOGETHER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,11 @@ class Source(ABC):
 
     def fetch(self, references: Iterable[Reference]) -> Iterator[tuple[Reference, Media | BadMedia]]:
         """Get objects in order, `ahead` of them being read while the caller works on one."""
-        return _in_order(self._get, references, lambda _: self.ahead)
+        for some, found in _in_order(self._get_all, _together(references), lambda _: self.ahead):
+            yield from zip(some, found, strict=True)
+
+    def _get_all(self, references: list[Reference]) -> list[Media | BadMedia]:
+        return [self._get(reference) for reference in references]
 
     def _modality(self, reference: Reference) -> str:
         try:
@@ -109,12 +117,10 @@ class Source(ABC):
             return BadMedia("unreadable", f"{type(error).__name__}: {error}")
 
 
-def _in_order(
-    ask: Callable[[Reference], T], references: Iterable[Reference], limit: Callable[[Reference], int]
-) -> Iterator[tuple[Reference, T]]:
-    """Yield each reference with its answer, in order, as many asked ahead as `limit` allows for the newest."""
+def _in_order(ask: Callable[[S], T], references: Iterable[S], limit: Callable[[S], int]) -> Iterator[tuple[S, T]]:
+    """Yield each question with its answer, in order, as many asked ahead as `limit` allows for the newest."""
     pool = ThreadPoolExecutor(_PEEKED_AHEAD, thread_name_prefix="raycluster-read")
-    waiting: deque[tuple[Reference, Future[T]]] = deque()
+    waiting: deque[tuple[S, Future[T]]] = deque()
     try:
         for reference in references:
             waiting.append((reference, pool.submit(ask, reference)))
@@ -126,3 +132,16 @@ def _in_order(
             yield first, future.result()
     finally:  # also when the caller leaves early: what has not begun never will
         pool.shutdown(cancel_futures=True)
+
+
+def _together(references: Iterable[Reference]) -> Iterator[list[Reference]]:
+    some: list[Reference] = []
+    size = 0
+    for one in references:
+        if some and (len(some) >= _TOGETHER_OBJECTS or size + one.size > _TOGETHER_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(one)
+        size += one.size
+    if some:
+        yield some

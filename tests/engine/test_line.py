@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from raycluster.decode import batch_of, error_batch
+from raycluster.decode import batch_of
 from raycluster.engine import line
 from raycluster.engine.line import Job, Line, gather, whole
 from raycluster.errors import BadMedia, MissingClient, MissingPackage
@@ -20,15 +20,17 @@ MEDIA = Media(object_id="o", uri="file:///o", sha256="s", modality="video", medi
 Units = Callable[[Job], pa.Table]
 
 
-def frames(count: int, *, start: int = 0, side: int = 32) -> pa.RecordBatch:
-    """Make rows with pixels, each told apart by its position."""
-    return batch_of(
-        MEDIA,
-        [
-            Piece(position=place, pixels=np.full((side, side, 3), place % 251, np.uint8), text=f"frame {place}")
-            for place in range(start, start + count)
-        ],
-    )
+def pieces(count: int, *, start: int = 0, side: int = 32) -> list[Piece]:
+    """Make pieces with pixels, each told apart by its position."""
+    return [
+        Piece(position=place, pixels=np.full((side, side, 3), place % 251, np.uint8), text=f"frame {place}")
+        for place in range(start, start + count)
+    ]
+
+
+def frames(count: int, *, start: int = 0) -> pa.RecordBatch:
+    """Make rows of such pieces."""
+    return batch_of(MEDIA, pieces(count, start=start))
 
 
 def positions(batches: list[pa.RecordBatch]) -> list[int]:
@@ -39,6 +41,12 @@ def names(table: pa.Table | pa.RecordBatch) -> list[str]:
     return [uri.rpartition("/")[2] for uri in table.column("uri").to_pylist()]
 
 
+def worked(work: Job, listed: pa.Table) -> list[dict[str, Any]]:
+    """Return the worked rows in the order of their uris; a line hands objects on in the order that suits it."""
+    rows = pa.Table.from_batches(Line(work, 0).run(listed)).to_pylist()
+    return sorted(rows, key=lambda row: (row["uri"], row["position"]))
+
+
 # --- whole -----------------------------------------------------------------------------------------------------------
 
 
@@ -47,12 +55,10 @@ def test_an_object_comes_back_in_order_and_intact_whatever_went_to_disk(
     monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     monkeypatch.setattr(line, "_HELD_BYTES", limit)
-    made = [frames(3, start=start) for start in range(0, 30, 3)]
-    come = list(whole(iter(made), "video"))
+    come = list(whole(MEDIA, (pieces(3, start=start) for start in range(0, 30, 3)), "video"))
     assert positions(come) == list(range(30))
-    assert pa.Table.from_batches([batch.drop_columns(["pieces", "stage"]) for batch in come]) == pa.Table.from_batches(
-        made
-    )
+    rows = pa.Table.from_batches([batch.drop_columns(["pieces", "stage"]) for batch in come])
+    assert rows == pa.Table.from_batches([frames(3, start=start) for start in range(0, 30, 3)])
     assert {count for batch in come for count in batch.column("pieces").to_pylist()} == {30}
     assert {stage for batch in come for stage in batch.column("stage").to_pylist()} == {None}
 
@@ -61,33 +67,33 @@ def test_nothing_is_handed_on_before_the_last_row_is_there(monkeypatch: pytest.M
     monkeypatch.setattr(line, "_HELD_BYTES", 10_000)
     seen = []
 
-    def stream() -> Iterator[pa.RecordBatch]:
+    def stream() -> Iterator[list[Piece]]:
         for start in range(5):
-            yield frames(1, start=start)
+            yield pieces(1, start=start)
             seen.append(start)
 
-    next(whole(stream(), "video"))
+    next(whole(MEDIA, stream(), "video"))
     assert seen == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("limit", [1, 1 << 30], ids=["on disk", "in memory"])
 def test_an_error_at_the_end_leaves_only_the_error(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(line, "_HELD_BYTES", limit)
-    error = error_batch(MEDIA, BadMedia("truncated", "it ends after 9 s"))
-    (come,) = whole(iter([frames(5), frames(5, start=5), error]), "video")
+    error = BadMedia("truncated", "it ends after 9 s")
+    (come,) = whole(MEDIA, iter([pieces(5), pieces(5, start=5), error]), "video")
     assert come.num_rows == 1
     assert come.column("error")[0].as_py() == {"code": "truncated", "message": "it ends after 9 s"}
     assert (come.column("pieces")[0].as_py(), come.column("stage")[0].as_py()) == (1, "video")
 
 
 def test_nothing_comes_of_nothing() -> None:
-    assert list(whole(iter([]), "video")) == []
+    assert list(whole(MEDIA, iter([]), "video")) == []
 
 
 def test_what_waits_on_disk_is_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line, "_HELD_BYTES", 1 << 20)
     before = pa.total_allocated_bytes()
-    stream = whole((frames(8, start=start * 8, side=128) for start in range(64)), "video")  # 25 MB of pixels
+    stream = whole(MEDIA, (pieces(8, start=start * 8, side=128) for start in range(64)), "video")  # 25 MB of pixels
     highest = 0
     for _ in stream:
         highest = max(highest, pa.total_allocated_bytes() - before)
@@ -138,7 +144,7 @@ def test_a_modality_nobody_asked_for(job: Any, units: Units, corpus: Path) -> No
     (corpus / "a.txt").write_text("some words\n")
     Image.new("RGB", (40, 30), "red").save(corpus / "p.png")
     work = job()
-    rows = pa.Table.from_batches(Line(work, 0).run(units(work))).to_pylist()
+    rows = worked(work, units(work))
     assert [row["error"] and row["error"]["code"] for row in rows] == [None, "unsupported"]
     assert "image/png is image, and this workload decodes only text" in rows[1]["error"]["message"]
     assert (rows[1]["stage"], rows[1]["modality"]) == ("read", "image")
@@ -153,7 +159,7 @@ def test_what_cannot_be_read_or_decoded_is_a_row_too(job: Any, units: Units, cor
     work = job(decode="{text: {}, image: {size: 32}}")
     listed = units(work)
     (corpus / "d.txt").unlink()
-    rows = pa.Table.from_batches(Line(work, 0).run(listed)).to_pylist()
+    rows = worked(work, listed)
     told = [(row["error"] or {}).get("code") for row in rows]
     assert told == [None, "truncated", "empty", "unreadable", "model_error"]
     assert [row["stage"] for row in rows] == [None, "image", "read", "read", "private_stages"]
@@ -194,8 +200,8 @@ def test_a_missing_decoder_package_costs_only_its_own_objects(
     (corpus / "a.txt").write_text("some words\n")
     Image.new("RGB", (40, 30), "red").save(corpus / "p.png")
     work = job(decode="{text: {}, image: {size: 32}}")
-    monkeypatch.setattr(type(work.workload.decode[1]), "open", _missing)
-    first, second = pa.Table.from_batches(Line(work, 0).run(units(work))).to_pylist()
+    monkeypatch.setattr(type(work.workload.decode[1]), "decoder", _missing)
+    first, second = worked(work, units(work))
     assert (first["error"], first["mark"]) == (None, "some")
     assert (second["error"]["code"], second["stage"], second["modality"]) == ("unsupported", "image", "image")
 
