@@ -104,12 +104,14 @@ class Line:
         basket = _Basket()
         for (reference, media), identity in zip(self.source.fetch(references), identities, strict=True):
             if isinstance(media, BadMedia):
+                yield from basket.empty()  # rows keep the order of their objects
                 yield failed(reference, identity, media, "read")
                 continue
             self.enter(media.modality)
             self.reporter.read_bytes += reference.size
             decoder = self.decoders.get(media.modality)
             if decoder is None:
+                yield from basket.empty()
                 verdict = BadMedia("unsupported", _not_asked_for(media, self.decoders))
                 yield failed(reference, identity, verdict, "read", media=media)
                 continue
@@ -118,6 +120,7 @@ class Line:
             if second is None and not isinstance(first, BadMedia):
                 yield from basket.add(media, first)
             else:
+                yield from basket.empty()
                 yield from whole(media, chain([first], [] if second is None else [second], parts), decoder.name)
         yield from basket.empty()
 
