@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -177,20 +177,22 @@ def plan(file: str, lake: str, address: str | None, as_json: bool) -> int:
 @verb
 @click.argument("file", type=click.Path())
 @click.option("--prune", is_flag=True, help="Also remove the rows of objects that the source no longer lists.")
+@click.option("--redo", is_flag=True, help="Also bring back what was rolled back, though the workload is unchanged.")
 @lake_option
 @address_option
 @json_option
-def run(file: str, prune: bool, lake: str, address: str | None, as_json: bool) -> int:
+def run(file: str, lake: str, address: str | None, as_json: bool, **asked: bool) -> int:
     """Run a workload: only what is new or changed is worked on."""
     from raycluster.declare.workload import load_workload
     from raycluster.engine.prepare import prepare
-    from raycluster.engine.run import execute
+    from raycluster.engine.run import Allowance, execute
 
     workload, place = load_workload(file), _open(lake)
+    allow: list[Allowance] = [one for one in get_args(Allowance) if asked[one]]
     with terminal.Live(quiet=as_json) as live:
         made = prepare(workload, place, address=address)
         live.planned(made)
-        summary = execute(made, place, address=address, prune=prune, observe=live.update)
+        summary = execute(made, place, address=address, allow=allow, observe=live.update)
     terminal.show_summary(summary, as_json=as_json)
     return 0 if summary.status == "done" else 1
 

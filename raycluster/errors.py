@@ -116,6 +116,12 @@ class TakenOver(RayclusterError):
     code, status = "taken_over", 409
 
 
+class RolledBack(InvalidUse):
+    """What a run would do has been rolled back: doing it again needs a person's word."""
+
+    code, status = "rolled_back", 409
+
+
 class RunFailed(RayclusterError):
     """A run ended without moving `live`: too many bad rows, or its sums do not add up."""
 

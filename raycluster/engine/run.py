@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from raycluster.engine.prepare import declaration_digest, schema_of
 from raycluster.engine.progress import Pace, Progress
 from raycluster.engine.tally import Ready, Tally
 from raycluster.errors import InvalidUse, RayclusterError, RunFailed
+from raycluster.lake import rollback
 from raycluster.lake.commit import Change, Landed, commit
 from raycluster.lake.index import Indexed, build
 from raycluster.lake.lake import Lake
@@ -32,6 +33,8 @@ from raycluster.lake.runs import Run, Status
 from raycluster.lake.table import Table
 from raycluster.lake.write import Sink, files
 from raycluster.plan import Plan
+
+Allowance = Literal["prune", "redo"]
 
 _LOOK_EVERY_SECONDS = 0.5
 # At most so much work is done again when everything dies; a commit takes milliseconds (57 at 1,000 fragments).
@@ -59,6 +62,8 @@ class Summary:
     codes: dict[str, int] = field(default_factory=dict)
     indexes: list[Indexed] = field(default_factory=list)
     message: str = ""
+    declaration: str = ""  # digest of what the workload's stages declared
+    follows: str | None = None  # the workload's last run before this one, on whose rows it builds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,7 @@ def execute(
     lake: Lake,
     *,
     address: str | None = None,
-    prune: bool = False,
+    allow: Collection[Allowance] = (),
     observe: Callable[[Snapshot], None] = lambda _: None,
 ) -> Summary:
     """Carry out a plan, on the cluster it was made for.
@@ -88,20 +93,24 @@ def execute(
         plan: of `prepare`.
         lake: where the dataset lies or will lie.
         address: of a running cluster; None: RAY_ADDRESS, or this machine.
-        prune: whether to remove the rows of objects that the source no longer lists.
+        allow: what it may not do by itself: "prune", remove the rows of objects that the source no longer lists;
+            "redo", bring back what was rolled back though the workload declares the same as then.
         observe: told twice a second how far the run has come.
 
     Raises:
         Unplaceable: the cluster cannot hold a stage; nothing was written.
+        RolledBack: see `lake/rollback.py`; nothing was written.
         RunFailed: too many bad rows, or the sums do not add up; `live` has not moved.
     """
     plan.require_placeable()
-    if prune and not plan.listed:
+    if plan.todo.num_rows and "redo" not in allow:
+        require_not_undone(plan, lake)
+    if "prune" in allow and not plan.listed:
         raise InvalidUse(
             "the source lists nothing, so --prune would remove all that this workload ever brought",
             fix="check that the source is there (a mount, a bucket); to remove a dataset, delete its folder",
         )
-    run = _Run(plan, lake, prune=prune)
+    run = _Run(plan, lake, prune="prune" in allow)
     run.begin()
     try:
         if plan.todo.num_rows:
@@ -115,6 +124,17 @@ def execute(
         run.fail(error)
         raise
     return run.summary
+
+
+def require_not_undone(plan: Plan, lake: Lake) -> None:
+    """Refuse to do again what was rolled back.
+
+    Raises:
+        RolledBack: as `rollback.require_not_undone`.
+    """
+    workload = plan.workload
+    declared = declaration_digest(workload)
+    rollback.require_not_undone(lake, workload.sink.dataset, workload=workload.name, declaration=declared)
 
 
 @contextmanager
@@ -155,6 +175,7 @@ class _Run:
             dataset=self.table.name,
             objects=plan.listed,
             skipped=plan.objects("done"),
+            declaration=declaration_digest(plan.workload),
         )
 
     def begin(self) -> None:
@@ -163,13 +184,14 @@ class _Run:
         self.declared += [declaration("decode", stage) | {"family": "decode"} for stage in self.workload.decode]
         self.sink: Sink = self.table.create_or_check(schema_of(self.workload), self.declared)
         self.quarantine = self.lake.quarantine(self.table.name)
-        self.digest = declaration_digest(self.workload)
         before = self.table.open_runs().get(self.workload.name)
+        last, _ = self.table.last_runs().get(self.workload.name, (before, ""))
+        self.summary.follows = last
         self.holds_fence = bool(self.plan.todo.num_rows or self.prune or before)
         if self.holds_fence:
             self._commit(fence="take")
-        if before:
-            self._close_predecessor(before)
+        if last:
+            self.lake.runs().close(last, f"it died; run {self.summary.run_id} goes on")
         self._note()
 
     @contextmanager
@@ -225,7 +247,7 @@ class _Run:
         """Move `live`, unless another workload's work of unknown worth is in there too."""
         others = self.table.open_runs()
         if not others:
-            self.summary.version = self.table.set_live(version)
+            self.summary.version = rollback.publish(self.lake, self.table, version)
             return
         names = ", ".join(f"{run} of {workload!r}" for workload, run in others.items())
         self.summary.message = (
@@ -254,14 +276,6 @@ class _Run:
             with suppress(Exception):
                 self._close("failed")
 
-    def _close_predecessor(self, run_id: str) -> None:
-        """Enter the end of a run that died without a word: its place has been taken."""
-        for run in self.lake.runs().recent(self.table.name, status="running"):
-            if run.run_id == run_id:
-                summary = run.summary | {"status": "failed", "message": f"it died; run {self.summary.run_id} goes on"}
-                ended = replace(run, status="failed", finished_at=datetime.now(UTC), summary=summary)
-                self.lake.runs().put(ended)
-
     def _land_all(self) -> None:
         """Finish a landing that was interrupted, then land the rest."""
         if self.ready is not None:
@@ -280,7 +294,7 @@ class _Run:
             self.summary.rows += landed.added
             self.summary.replaced += landed.removed
             self.ready = replace(ready, fragments=[])  # counted
-        self._record([row for row in ready.bad if row["object_id"] in lost], settled_by=self.digest)
+        self._record([row for row in ready.bad if row["object_id"] in lost], settled_by=self.summary.declaration)
         self.quarantine.remove(removed)
         self.ready, self.landed = None, time.monotonic()
 
@@ -306,6 +320,7 @@ class _Run:
             removed=removed,
             base=self.base,
             encoders=self.declared if fence == "take" else None,
+            declaration=self.summary.declaration,
             fence=fence,
             own=self.own,
         )

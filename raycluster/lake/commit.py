@@ -44,7 +44,7 @@ from lance.schema import LanceSchema
 from raycluster.errors import CommitConflict, LakeError, NotFound, TakenOver
 from raycluster.lake import store
 from raycluster.lake.sql import any_of
-from raycluster.lake.table import COMMIT, ENCODERS, FENCE, Table
+from raycluster.lake.table import COMMIT, ENCODERS, FENCE, RAN, Table
 
 _ATTEMPTS = 16
 _FIRST_PAUSE = 0.02  # seconds; doubled each time, up to _LONGEST_PAUSE, times a random factor: about 20 s in all
@@ -65,6 +65,7 @@ class Change:
     # take the workload's fence; refuse unless `run_id` holds it; or also give it back, the work being proven
     fence: Literal["none", "take", "hold", "release"] = "none"
     own: Collection[str] = ()  # names of files that this run committed before (`write.files`): none of the others'
+    declaration: str = ""  # digest of what the workload declares; kept with the fence that is taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +145,8 @@ class _Step:
         facts = {COMMIT: json.dumps(note).encode()} | ({ENCODERS: encoders} if encoders is not None else {})
         if change.fence in ("take", "release"):
             facts[_fence(change)] = change.run_id.encode() if change.fence == "take" else b""
+        if change.fence == "take":
+            facts[RAN + change.workload.encode()] = f"{change.run_id} {change.declaration}".encode()
         kept = [_without(fragment, rows.get(fragment.fragment_id)) for fragment in dataset.get_fragments()]
         return cls([*kept, *(_unnumbered(fragment) for fragment in fragments)], _with_facts(dataset, facts), note)
 
@@ -161,6 +164,12 @@ def _fence(change: Change) -> bytes:
 
 def _require_fence(table: Table, dataset: Any, change: Change) -> None:
     holder = (dataset.schema.metadata or {}).get(_fence(change), b"").decode()
+    if change.fence in ("hold", "release") and not holder:
+        raise TakenOver(
+            f"run {change.run_id} of {change.workload!r} commits nothing more to {table.name!r}: the dataset was "
+            "rolled back while it ran, or another run of the workload has taken its place and finished",
+            fix=f"see what happened: raycluster datasets {table.name}",
+        )
     if change.fence in ("hold", "release") and holder != change.run_id:
         raise TakenOver(
             f"run {change.run_id} of {change.workload!r} has been taken over by run {holder}: it commits nothing more "

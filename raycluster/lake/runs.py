@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -70,8 +70,16 @@ class Runs:
             raise NotFound(f"there is no run {run_id!r}: none has run yet")
         raise unknown("run", run_id, known)
 
-    def recent(self, dataset: str | None = None, *, status: Status | None = None, limit: int = 100) -> list[Run]:
-        """Return runs, newest first."""
+    def close(self, run_id: str, why: str) -> None:
+        """Enter the end of a run that died without a word, or may not go on; one that has ended stays as it is."""
+        found = self._register.get([run_id])
+        if run_id not in found or (run := _run(found[run_id])).status != "running":
+            return
+        summary = run.summary | {"status": "failed", "message": why}
+        self.put(replace(run, status="failed", finished_at=datetime.now(UTC), summary=summary))
+
+    def recent(self, dataset: str | None = None, *, status: Status | None = None, limit: int | None = 100) -> list[Run]:
+        """Return runs, newest first; `limit` None: all."""
         wanted = [f"{name} = {quoted(value)}" for name, value in (("dataset", dataset), ("status", status)) if value]
         table = pa.Table.from_batches(self._register.scan(" AND ".join(wanted) or None), SCHEMA)
         return [_run(row) for row in table.sort_by([("started_at", "descending")]).slice(0, limit).to_pylist()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,10 +22,13 @@ from raycluster.lake.write import Sink, sink
 from raycluster.stage import unknown
 
 LIVE = "live"
+PREVIOUS = "previous"  # the version that was live before: what `rollback --last` goes to
+Move = Literal["forward", "back", "same"]
 # Facts about a dataset lie in its schema's metadata: every commit carries them on, and a version keeps its own.
 ENCODERS = b"raycluster:encoders"
 COMMIT = b"raycluster:commit"
 FENCE = b"raycluster:fence:"  # + a workload's name: the run of it that may commit; empty when it has proven its work
+RAN = b"raycluster:ran:"  # + a workload's name: its last run here, and the digest of what that run's workload declared
 
 _SCAN_ROWS = 65_536  # rows a batch when only ids are read: 8 MB
 
@@ -142,9 +145,15 @@ class Table:
                     batch = batch.filter(pa.concat_arrays([pa.array([True]), fresh]))
                 yield batch
 
-    def open_runs(self) -> dict[str, str]:
+    def last_runs(self, version: int | None = None) -> dict[str, tuple[str, str]]:
+        """Return each workload's last run here, and the digest of what it declared."""
+        facts = self.open(version).schema.metadata or {}
+        found = {key.removeprefix(RAN).decode(): ran.decode() for key, ran in facts.items() if key.startswith(RAN)}
+        return {workload: (run_id, digest) for workload, ran in found.items() for run_id, digest in [ran.split(" ")]}
+
+    def open_runs(self, version: int | None = None) -> dict[str, str]:
         """Return the runs that write here and have not proven their work, by workload."""
-        facts = self.open().schema.metadata or {}
+        facts = self.open(version).schema.metadata or {}
         found = {key.decode(): run.decode() for key, run in facts.items() if key.startswith(FENCE)}
         return {key.removeprefix(FENCE.decode()): run for key, run in found.items() if run}
 
@@ -156,24 +165,44 @@ class Table:
         """Return the version that readers see; None before the first run has finished."""
         return self.tags().get(LIVE) if self.exists() else None
 
-    def set_live(self, version: int) -> int:
-        """Let readers see `version` from now on, unless another run has shown them a later one; return what they see.
+    def set_live(self, version: int, move: Move = "forward") -> int:
+        """Let readers see `version` from now on; return what they see.
 
-        Later versions hold all that earlier ones do: of two runs that end together, the last to come here must not
-        hide what the other has shown.
+        Args:
+            version: a committed one.
+            move: "forward" unless another run has shown them a later one (later versions hold all that earlier ones
+                do: of two runs that end together, the last to come here must not hide what the other has shown);
+                "back" wherever it is; "same" as forward, but its rows are those of the present one, so that the
+                `previous` tag stays at what readers saw before those rows.
+
+        Raises:
+            LakeError: there is no such version, or the store refused.
         """
+        live = self.live()
+        if live == version or (live is not None and version < live and move != "back"):
+            return live
         with store.explained(self.uri, "tag"):
             tags = self.open().tags
             try:
                 tags.create(LIVE, version)
             except (OSError, ValueError):
-                live = self.live()
-                if live is None:
+                if live is None and self.live() is None:
                     raise
-                if version <= live:
-                    return live
+                if live is None:  # another run was the first, just now
+                    return self.set_live(version, move)
                 tags.update(LIVE, version)
-            return version
+        if live is not None and move != "same":
+            self.tag(PREVIOUS, live)
+        return version
+
+    def tag(self, name: str, version: int) -> None:
+        """Name a version, or give the name to another one; a version with a name is never removed."""
+        with store.explained(self.uri, "tag"):
+            tags = self.open().tags
+            if name in tags.list():
+                tags.update(name, version)
+            else:
+                tags.create(name, version)
 
     def history(self, limit: int = 20) -> list[dict[str, Any]]:
         """Return the last versions, newest first: version, at, rows, tags, and the commit that its rows come from."""

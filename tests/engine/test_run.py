@@ -81,7 +81,7 @@ def test_a_run_reads_only_what_is_new_or_changed(corpus: Path, lake: Lake) -> No
     assert "t00.txt" in marks(lake)  # what vanished stays until it is pruned
     assert len(ids(lake)) == 16
 
-    pruned = run(workload(corpus), lake, prune=True)
+    pruned = run(workload(corpus), lake, allow=["prune"])
     assert (pruned.rows, pruned.replaced, len(ids(lake))) == (0, 1, 15)
 
 
@@ -151,11 +151,11 @@ def test_pruning_takes_only_what_this_workload_brought(corpus: Path, lake: Lake,
     other.mkdir()
     (other / "o.txt").write_text("other words come.\n")
     theirs = replace(workload(other), name="theirs")
-    run(theirs, lake, prune=True)
+    run(theirs, lake, allow=["prune"])
     assert len(ids(lake)) == 16
     (other / "o.txt").unlink()
     with pytest.raises(InvalidUse, match="lists nothing"):
-        run(theirs, lake, prune=True)
+        run(theirs, lake, allow=["prune"])
 
 
 def test_live_does_not_show_another_workloads_unfinished_work(corpus: Path, lake: Lake, tmp_path: Path) -> None:

@@ -1,0 +1,243 @@
+"""A bad version becomes history: readers and the next run go back to an earlier one, and with who and why.
+
+Two things move. The `live` tag goes back, so readers see the earlier version within seconds. And Lance's `restore`
+puts that version's rows and indexes on top as the latest one, so that the next run builds on it. A run that is still
+writing loses its fence by that, and commits nothing more.
+
+What was undone is not silently done again: a run whose workload declares the same as the one that was rolled back
+refuses, until the workload is changed, or `--redo` says that the cause lay elsewhere. A rollback is undone by another
+one, to the version that it left.
+
+The record is written before anything moves, and once more when all has: after a death in between, `unfinished` says
+so, and the next run refuses until the rollback has been given again.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from raycluster.errors import InvalidUse, NotFound, RolledBack
+from raycluster.lake import store
+from raycluster.lake.columns import PRIMARY_KEY
+from raycluster.lake.lake import Lake
+from raycluster.lake.register import Register
+from raycluster.lake.sql import quoted
+from raycluster.lake.table import PREVIOUS, Table
+
+SCHEMA = pa.schema(
+    [
+        pa.field("rollback_id", pa.string(), nullable=False, metadata=PRIMARY_KEY),
+        ("dataset", pa.string()),
+        ("at", pa.timestamp("us", "UTC")),
+        ("by", pa.string()),
+        ("why", pa.string()),
+        ("left", pa.int64()),
+        ("version", pa.int64()),
+        ("restored", pa.int64()),
+        ("undone", pa.string()),  # JSON
+        ("regained", pa.string()),  # JSON
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """One rollback of a dataset: from version `left` to `version`."""
+
+    rollback_id: str
+    dataset: str
+    at: datetime
+    by: str
+    why: str
+    left: int  # what readers saw before: give that to undo the rollback
+    version: int  # what `live` went back to
+    restored: int | None = None  # the version on which the next run builds: the same rows; None: not finished
+    undone: dict[str, str] = field(default_factory=dict)  # workload -> digest of the declaration whose run was undone
+    regained: dict[str, str] = field(default_factory=dict)  # the same of the runs whose rows are there (again)
+
+
+@dataclass(frozen=True)
+class Rollbacks:
+    """The list of a lake's rollbacks."""
+
+    uri: str
+
+    def put(self, entry: Rollback) -> None:
+        """Write a rollback's present state over its last one."""
+        row = asdict(entry) | {"undone": json.dumps(entry.undone), "regained": json.dumps(entry.regained)}
+        self._register.put(pa.Table.from_pylist([row], SCHEMA))
+
+    def of(self, dataset: str) -> list[Rollback]:
+        """Return a dataset's rollbacks, newest first."""
+        found = pa.Table.from_batches(self._register.scan(f"dataset = {quoted(dataset)}"), SCHEMA)
+        return [_entry(row) for row in found.sort_by([("at", "descending")]).to_pylist()]
+
+    @property
+    def _register(self) -> Register:
+        return Register(self.uri, SCHEMA)
+
+
+def _entry(row: dict[str, Any]) -> Rollback:
+    known = {one.name: row[one.name] for one in fields(Rollback)}
+    return Rollback(**known | {"undone": json.loads(row["undone"]), "regained": json.loads(row["regained"])})
+
+
+def rollbacks(lake: Lake) -> Rollbacks:
+    """Return the list of a lake's rollbacks."""
+    return Rollbacks(f"{lake.uri}/_rollbacks.lance")
+
+
+def roll_back(lake: Lake, name: str, *, to: str | None, by: str, why: str = "") -> Rollback:
+    """Let readers and the next run go back to an earlier version, whole and with its indexes.
+
+    Args:
+        lake: where the dataset lies.
+        name: the dataset.
+        to: a version, a tag, or a moment in ISO 8601 (local time unless it names a zone); None: what readers saw
+            before the present one.
+        by: who.
+        why: in words, for those who ask later.
+
+    Raises:
+        NotFound: no such dataset, version or tag, or nothing was live then.
+        InvalidUse: the version lies in the middle of a run.
+    """
+    table = lake.existing(name)
+    version = resolve(lake, table, to)
+    if working := table.open_runs(version):
+        raise InvalidUse(
+            f"version {version} of {name!r} lies in the middle of run {', '.join(working.values())}: its rows were "
+            "never proven",
+            fix=f"choose one that was live: raycluster datasets {name}",
+        )
+    live, latest = table.live(), table.version()
+    before, after = table.last_runs(version), table.last_runs(latest)
+    entry = Rollback(
+        rollback_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        dataset=name,
+        at=datetime.now(UTC),
+        by=by,
+        why=why,
+        left=latest if live is None else live,
+        version=version,
+        undone={
+            one: declared for one, (run, declared) in after.items() if run not in _line(lake, name, before.get(one))
+        },
+        regained={one: ran[1] for one, ran in before.items()},
+    )
+    rollbacks(lake).put(entry)
+    with store.explained(table.uri, "roll back"):
+        table.open(version).restore()
+    entry = replace(entry, restored=table.version())
+    if live is not None:
+        table.set_live(version, "back")
+    for run_id in table.open_runs(latest).values():
+        lake.runs().close(run_id, f"{name!r} was rolled back to version {version} by {by}")
+    rollbacks(lake).put(entry)
+    return entry
+
+
+def _line(lake: Lake, name: str, ran: tuple[str, str] | None) -> set[str]:
+    """Return a run and all that went before it: whose rows a version holds."""
+    follows = {run.run_id: run.summary.get("follows") for run in lake.runs().recent(name, limit=None)}
+    line = set[str]()
+    run = ran[0] if ran else None
+    while run and run not in line:
+        line.add(run)
+        run = follows.get(run)
+    return line
+
+
+def resolve(lake: Lake, table: Table, to: str | None) -> int:
+    """Return the version that a version number, a tag, a moment or None (the one live before) stands for.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if to is None:
+        previous = table.tags().get(PREVIOUS)
+        if previous is None:
+            raise NotFound(f"readers of {table.name!r} have seen one version only", fix="name a version: --to VERSION")
+        return previous
+    if to.isdigit() or to in table.tags():
+        return int(table.open(to).version)
+    try:
+        moment = datetime.fromisoformat(to).astimezone(UTC)
+    except ValueError:
+        return int(table.open(to).version)  # says what there is
+    for at, version in shown(lake, table.name):
+        if at <= moment:
+            return int(table.open(version).version)
+    raise NotFound(f"nothing of {table.name!r} was live at {to}", fix=f"see when: raycluster datasets {table.name}")
+
+
+def shown(lake: Lake, name: str) -> list[tuple[datetime, int]]:
+    """Return when readers began to see which version, newest first."""
+    runs = [
+        (run.finished_at, run.version)
+        for run in lake.runs().recent(name, status="done", limit=None)
+        if run.finished_at and run.version
+    ]
+    backs = [(entry.at, entry.version) for entry in rollbacks(lake).of(name)]
+    return sorted([*runs, *backs], reverse=True)
+
+
+def publish(lake: Lake, table: Table, version: int) -> int:
+    """Let readers see what a run has made, unless it was rolled back meanwhile; return what they see.
+
+    A tag has no compare-and-swap. Whoever comes second puts it right: a rollback moves it after its restore, a run
+    looks for a restore after it has moved it.
+    """
+    seen = table.set_live(version)
+    for entry in rollbacks(lake).of(table.name)[:1]:
+        if entry.restored is not None and entry.restored > version:
+            return table.set_live(entry.version, "back")
+    return seen
+
+
+def require_not_undone(lake: Lake, name: str, *, workload: str, declaration: str) -> None:
+    """Refuse to do again what was rolled back.
+
+    Raises:
+        RolledBack: the last word on this workload, as it is declared now, is a rollback; or one was not finished.
+    """
+    entries = rollbacks(lake).of(name)
+    if entries and entries[0].restored is None:
+        raise RolledBack(
+            f"a rollback of {name!r} to version {entries[0].version} by {entries[0].by} was not finished",
+            fix=f"give it again: raycluster rollback {name} --to {entries[0].version}",
+        )
+    undone = _last_word(entries, workload, declaration)
+    if undone is None or _done_since(lake, undone, workload, declaration):
+        return
+    reason = f" ({undone.why})" if undone.why else ""
+    when = f"{undone.at.astimezone():%Y-%m-%d %H:%M}"
+    raise RolledBack(
+        f"what this workload declares was rolled back by {undone.by} on {when}{reason}: running "
+        f"it again would bring back into {name!r} what was taken out",
+        fix=f"change the workload; or say --redo if the cause lay elsewhere; or undo the rollback: raycluster rollback "
+        f"{name} --to {undone.left}",
+    )
+
+
+def _last_word(entries: Sequence[Rollback], workload: str, declaration: str) -> Rollback | None:
+    for entry in entries:
+        if entry.undone.get(workload) == declaration:
+            return entry
+        if entry.regained.get(workload) == declaration:
+            return None
+    return None
+
+
+def _done_since(lake: Lake, entry: Rollback, workload: str, declaration: str) -> bool:
+    return any(
+        run.workload == workload and run.started_at > entry.at and run.summary.get("declaration") == declaration
+        for run in lake.runs().recent(entry.dataset, status="done", limit=None)
+    )
