@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import lance
 import pyarrow as pa
+import pyarrow.fs as pafs
 from lance import LanceDataset, LanceOperation, Transaction
 from lance.file import LanceFileSession
 
@@ -122,3 +125,26 @@ def remove_files(uri: str, paths: list[str]) -> None:
         for found in (path, *place.list(path.removesuffix(".lance"))):
             if place.contains(found):
                 place.delete_file(found)
+
+
+def modified(uri: str) -> dict[str, datetime | None]:
+    """Return every file below `uri`, and when it was last written by the store's clock; None where it does not say."""
+    try:
+        place, root = (pafs.LocalFileSystem(), uri) if "://" not in uri else pafs.FileSystem.from_uri(quote(uri, ":/"))
+    except pa.ArrowInvalid:  # Arrow does not know this kind of store; Lance does, but lists names only
+        return dict.fromkeys(LanceFileSession(uri).list())
+    found = place.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True))
+    return {one.path[len(root) + 1 :]: one.mtime for one in found if one.type == pafs.FileType.File}
+
+
+def remove_file(uri: str, path: str) -> bool:
+    """Delete a file below `uri`; tell whether it was there."""
+    place = LanceFileSession(uri)
+    with explained(uri, "delete files of"):
+        try:
+            place.delete_file(path)
+        except OSError:
+            if place.contains(path):
+                raise
+            return False
+    return True

@@ -22,6 +22,7 @@ from raycluster.lake.write import Sink, sink
 from raycluster.stage import unknown
 
 LIVE = "live"
+LEASE = "lease."  # how the tags of `lease.py` begin
 PREVIOUS = "previous"  # the version that was live before: what `rollback --last` goes to
 Move = Literal["forward", "back", "same"]
 # Facts about a dataset lie in its schema's metadata: every commit carries them on, and a version keeps its own.
@@ -158,8 +159,9 @@ class Table:
         return {key.removeprefix(FENCE.decode()): run for key, run in found.items() if run}
 
     def tags(self) -> dict[str, int]:
-        """Return the version behind each tag."""
-        return {name: int(tag["version"]) for name, tag in self.open().tags.list().items()}
+        """Return the version behind each tag; leases are tags too, and not shown."""
+        tags = self.open().tags.list()
+        return {name: int(tag["version"]) for name, tag in tags.items() if not name.startswith(LEASE)}
 
     def live(self) -> int | None:
         """Return the version that readers see; None before the first run has finished."""
