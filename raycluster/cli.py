@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import signal
 import sys
 import threading
@@ -245,6 +247,13 @@ def search(dataset: str, lake: str, as_json: bool, **asked: Any) -> None:
     terminal.show_hits(ask(_open(lake).existing(dataset), Question(**asked)), as_json=as_json)
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return f"user {os.getuid()}"
+
+
 def _bytes(path: str | None) -> bytes | None:
     if path is None:
         return None
@@ -264,6 +273,24 @@ def quarantine(dataset: str, code: str | None, lake: str, as_json: bool) -> None
     place = _open(lake)
     place.existing(dataset)
     terminal.show_quarantine(place.quarantine(dataset).rows(code), as_json=as_json)
+
+
+@verb
+@click.argument("dataset")
+@click.option("--to", help="A version number, a tag, or a moment such as 2026-11-20T18:00.")
+@click.option("--last", is_flag=True, help="To what readers saw before the present version.")
+@click.option("--why", default="", help="The reason, for those who ask later.")
+@click.option("--by", default=_user, show_default="you", help="Who rolls back.")
+@lake_option
+@json_option
+def rollback(dataset: str, lake: str, as_json: bool, **asked: Any) -> None:
+    """Let readers, and the next run, go back to an earlier version."""
+    from raycluster.lake.rollback import roll_back
+
+    if bool(asked["to"]) == asked["last"]:
+        raise InvalidUse("say where to go back to", fix=f"--last, or --to VERSION: raycluster datasets {dataset}")
+    entry = roll_back(_open(lake), dataset, to=asked["to"], by=asked["by"], why=asked["why"])
+    terminal.show_rollback(entry, as_json=as_json)
 
 
 @verb

@@ -22,7 +22,7 @@ from raycluster import terminal
 from raycluster.declare.workload import parse_workload
 from raycluster.engine.cluster import here
 from raycluster.engine.progress import Pace
-from raycluster.engine.run import Snapshot, Summary
+from raycluster.engine.summary import Snapshot, Summary
 from raycluster.errors import InvalidUse
 from raycluster.lake.lake import Lake
 from raycluster.lake.runs import Run

@@ -13,21 +13,22 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from raycluster.declare.workload import declaration
+from raycluster.declare.workload import declaration, dump
 from raycluster.engine.cluster import connect
 from raycluster.engine.line import Job
 from raycluster.engine.pipeline import messages
 from raycluster.engine.prepare import declaration_digest, schema_of
 from raycluster.engine.progress import Pace, Progress
+from raycluster.engine.summary import Snapshot, Summary
 from raycluster.engine.tally import Ready, Tally
 from raycluster.errors import InvalidUse, RayclusterError, RunFailed
 from raycluster.lake import rollback
 from raycluster.lake.commit import Change, Landed, commit
-from raycluster.lake.index import Indexed, build
+from raycluster.lake.index import build
 from raycluster.lake.lake import Lake
 from raycluster.lake.runs import Run, Status
 from raycluster.lake.table import Table
@@ -39,44 +40,6 @@ Allowance = Literal["prune", "redo"]
 _LOOK_EVERY_SECONDS = 0.5
 # At most so much work is done again when everything dies; a commit takes milliseconds (57 at 1,000 fragments).
 _COMMIT_EVERY_SECONDS = 5.0
-
-
-@dataclass(kw_only=True)
-class Summary:
-    """What became of a run. `objects` = ingested + `quarantined` + `dropped` + `skipped`, or the run has failed."""
-
-    run_id: str
-    workload: str
-    dataset: str
-    status: Status = "running"
-    version: int | None = None
-    objects: int = 0  # listed by the source
-    rows: int = 0  # committed
-    quarantined: int = 0  # objects of which nothing could be used
-    dropped: int = 0  # the same, where the workload says `on_bad: drop`
-    bad_rows: int = 0
-    skipped: int = 0  # objects already done
-    replaced: int = 0  # rows of changed or pruned objects that went
-    seconds: float = 0.0
-    cost_usd: float | None = None  # None: no prices are declared
-    codes: dict[str, int] = field(default_factory=dict)
-    indexes: list[Indexed] = field(default_factory=list)
-    message: str = ""
-    declaration: str = ""  # digest of what the workload's stages declared
-    follows: str | None = None  # the workload's last run before this one, on whose rows it builds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """How far a run has come; for people."""
-
-    objects: int
-    done: int
-    rows: int
-    bad: int
-    read_bytes: int
-    seconds: float
-    stages: dict[str, Pace]
 
 
 def execute(
@@ -185,7 +148,7 @@ class _Run:
         self.sink: Sink = self.table.create_or_check(schema_of(self.workload), self.declared)
         self.quarantine = self.lake.quarantine(self.table.name)
         before = self.table.open_runs().get(self.workload.name)
-        last, _ = self.table.last_runs().get(self.workload.name, (before, ""))
+        last = self.table.last_runs().get(self.workload.name, {}).get("run_id", before)
         self.summary.follows = last
         self.holds_fence = bool(self.plan.todo.num_rows or self.prune or before)
         if self.holds_fence:
@@ -320,7 +283,7 @@ class _Run:
             removed=removed,
             base=self.base,
             encoders=self.declared if fence == "take" else None,
-            declaration=self.summary.declaration,
+            declaration={"digest": self.summary.declaration, "yaml": dump(self.workload)} if fence == "take" else {},
             fence=fence,
             own=self.own,
         )

@@ -30,7 +30,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ from lance.schema import LanceSchema
 
 from raycluster.errors import CommitConflict, LakeError, NotFound, TakenOver
 from raycluster.lake import store
+from raycluster.lake.generation import Filled
 from raycluster.lake.sql import any_of
 from raycluster.lake.table import COMMIT, ENCODERS, FENCE, RAN, Table
 
@@ -65,7 +66,8 @@ class Change:
     # take the workload's fence; refuse unless `run_id` holds it; or also give it back, the work being proven
     fence: Literal["none", "take", "hold", "release"] = "none"
     own: Collection[str] = ()  # names of files that this run committed before (`write.files`): none of the others'
-    declaration: str = ""  # digest of what the workload declares; kept with the fence that is taken
+    declaration: Mapping[str, str] = field(default_factory=dict)  # `digest` and `yaml`; kept with the fence's taking
+    filled: Filled | None = None  # new columns of old rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,8 @@ class _Step:
         rows = _places(dataset, stale)
         encoders = None if change.encoders is None else json.dumps(list(change.encoders)).encode()
         idle = not fragments and not rows and change.fence not in ("take", "release")
-        if idle and encoders in (None, (dataset.schema.metadata or {}).get(ENCODERS)):
+        filled = None if change.filled is None or change.filled.is_in(dataset) else change.filled
+        if idle and not filled and encoders in (None, (dataset.schema.metadata or {}).get(ENCODERS)):
             return None
         note = {
             "run_id": change.run_id,
@@ -146,9 +149,14 @@ class _Step:
         if change.fence in ("take", "release"):
             facts[_fence(change)] = change.run_id.encode() if change.fence == "take" else b""
         if change.fence == "take":
-            facts[RAN + change.workload.encode()] = f"{change.run_id} {change.declaration}".encode()
+            facts[RAN + change.workload.encode()] = json.dumps({"run_id": change.run_id, **change.declaration}).encode()
         kept = [_without(fragment, rows.get(fragment.fragment_id)) for fragment in dataset.get_fragments()]
-        return cls([*kept, *(_unnumbered(fragment) for fragment in fragments)], _with_facts(dataset, facts), note)
+        fields = None
+        if filled is not None:
+            facts |= filled.facts()
+            kept, fields = filled.into(dataset, kept)
+        new = [_unnumbered(fragment) for fragment in fragments]
+        return cls([*kept, *new], _with_facts(dataset, facts, fields), note)
 
     def take(self, dataset: Any) -> Any:
         """Ask Lance for it: accepted only if `dataset` is still the latest version."""
@@ -269,10 +277,12 @@ def _unnumbered(fragment: FragmentMetadata) -> FragmentMetadata:
     return replace(fragment, id=0)
 
 
-def _with_facts(dataset: Any, facts: dict[bytes, bytes]) -> LanceSchema:
-    """Return the table's schema with more metadata, through the door by which Lance's schemas pickle."""
-    rebuild, (_, *fields) = dataset.lance_schema.__reduce__()
+def _with_facts(dataset: Any, facts: dict[bytes, bytes], fields: list[bytes] | None = None) -> LanceSchema:
+    """Return the table's schema, or `fields`, with more metadata, through the door by which Lance's schemas pickle."""
+    rebuild, (_, *present) = dataset.lance_schema.__reduce__()
     metadata = {**(dataset.schema.metadata or {}), **facts}
     # metadata: text -> its bytes as a list of numbers
-    schema: LanceSchema = rebuild(json.dumps({key.decode(): list(value) for key, value in metadata.items()}), *fields)
+    schema: LanceSchema = rebuild(
+        json.dumps({key.decode(): list(value) for key, value in metadata.items()}), *(fields or present)
+    )
     return schema

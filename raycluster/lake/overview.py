@@ -6,6 +6,10 @@ from collections import Counter
 from typing import Any
 
 from raycluster.lake.lake import Lake
+from raycluster.lake.rollback import Rollback, rollbacks
+from raycluster.lake.runs import Run
+
+_TOLD = 20  # entries of a history: some weeks of nightly runs
 
 
 def overview(lake: Lake, name: str) -> dict[str, Any]:
@@ -37,7 +41,64 @@ def describe(lake: Lake, name: str) -> dict[str, Any]:
         "encoders": table.encoders(dataset.version),
         "indexes": _indexes(dataset),
         "versions": table.history(),
+        "history": history(lake, name),
     }
+
+
+def history(lake: Lake, name: str, limit: int = _TOLD) -> list[dict[str, Any]]:
+    """Return what happened to a dataset, newest first: runs, with the rows they brought, and rollbacks, with reasons.
+
+    Each has the tags of the version that came of it, or was made of that since, by maintenance.
+    """
+    table = lake.existing(name)
+    told = [_run(one) for one in lake.runs().recent(name, limit=limit)]
+    told += [_rollback(one) for one in rollbacks(lake).of(name)]
+    told = sorted(told, key=_at, reverse=True)[:limit]
+    for tag, version in sorted(table.tags().items()):
+        standing = [one for one in told if one["status"] == "done" and one["version"]]
+        exact = [one for one in standing if one["version"] == version]
+        before = sorted((one for one in standing if one["version"] < version), key=_version, reverse=True)
+        for one in (exact or before)[:1]:
+            one["tags"].append(tag if one["version"] == version else f"{tag} (v{version})")
+    return told
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "at": (run.finished_at or run.started_at).astimezone().isoformat(timespec="seconds"),
+        "what": "run",
+        "id": run.run_id,
+        "status": run.status,
+        "version": run.version,
+        "added": run.summary.get("rows", 0),
+        "replaced": run.summary.get("replaced", 0),
+        "by": run.workload,
+        "why": run.summary.get("message", ""),
+        "tags": [],
+    }
+
+
+def _rollback(entry: Rollback) -> dict[str, Any]:
+    return {
+        "at": entry.at.astimezone().isoformat(timespec="seconds"),
+        "what": "rollback",
+        "id": entry.rollback_id,
+        "status": "running" if entry.restored is None else "done",
+        "version": entry.version,
+        "added": 0,
+        "replaced": 0,
+        "by": entry.by,
+        "why": entry.why,
+        "tags": [],
+    }
+
+
+def _at(told: dict[str, Any]) -> str:
+    return str(told["at"])
+
+
+def _version(told: dict[str, Any]) -> int:
+    return int(told["version"])
 
 
 def _indexes(dataset: Any) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -128,9 +128,9 @@ def roll_back(lake: Lake, name: str, *, to: str | None, by: str, why: str = "") 
         left=latest if live is None else live,
         version=version,
         undone={
-            one: declared for one, (run, declared) in after.items() if run not in _line(lake, name, before.get(one))
+            one: ran["digest"] for one, ran in after.items() if ran["run_id"] not in _line(lake, name, before.get(one))
         },
-        regained={one: ran[1] for one, ran in before.items()},
+        regained={one: ran["digest"] for one, ran in before.items()},
     )
     rollbacks(lake).put(entry)
     with store.explained(table.uri, "roll back"):
@@ -144,11 +144,11 @@ def roll_back(lake: Lake, name: str, *, to: str | None, by: str, why: str = "") 
     return entry
 
 
-def _line(lake: Lake, name: str, ran: tuple[str, str] | None) -> set[str]:
+def _line(lake: Lake, name: str, ran: Mapping[str, str] | None) -> set[str]:
     """Return a run and all that went before it: whose rows a version holds."""
     follows = {run.run_id: run.summary.get("follows") for run in lake.runs().recent(name, limit=None)}
     line = set[str]()
-    run = ran[0] if ran else None
+    run = ran["run_id"] if ran else None
     while run and run not in line:
         line.add(run)
         run = follows.get(run)

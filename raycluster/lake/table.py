@@ -29,7 +29,7 @@ Move = Literal["forward", "back", "same"]
 ENCODERS = b"raycluster:encoders"
 COMMIT = b"raycluster:commit"
 FENCE = b"raycluster:fence:"  # + a workload's name: the run of it that may commit; empty when it has proven its work
-RAN = b"raycluster:ran:"  # + a workload's name: its last run here, and the digest of what that run's workload declared
+RAN = b"raycluster:ran:"  # + a workload's name: its last run here, and what it declared
 
 _SCAN_ROWS = 65_536  # rows a batch when only ids are read: 8 MB
 
@@ -146,11 +146,10 @@ class Table:
                     batch = batch.filter(pa.concat_arrays([pa.array([True]), fresh]))
                 yield batch
 
-    def last_runs(self, version: int | None = None) -> dict[str, tuple[str, str]]:
-        """Return each workload's last run here, and the digest of what it declared."""
+    def last_runs(self, version: int | None = None) -> dict[str, dict[str, str]]:
+        """Return each workload's last run here: `run_id`, and what it declared as `digest` and `yaml`."""
         facts = self.open(version).schema.metadata or {}
-        found = {key.removeprefix(RAN).decode(): ran.decode() for key, ran in facts.items() if key.startswith(RAN)}
-        return {workload: (run_id, digest) for workload, ran in found.items() for run_id, digest in [ran.split(" ")]}
+        return {key.removeprefix(RAN).decode(): json.loads(ran) for key, ran in facts.items() if key.startswith(RAN)}
 
     def open_runs(self, version: int | None = None) -> dict[str, str]:
         """Return the runs that write here and have not proven their work, by workload."""

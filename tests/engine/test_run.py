@@ -9,7 +9,8 @@ from PIL import Image
 
 from raycluster.declare.workload import Workload, parse_workload
 from raycluster.engine.prepare import prepare
-from raycluster.engine.run import Summary, execute
+from raycluster.engine.run import execute
+from raycluster.engine.summary import Summary
 from raycluster.errors import InvalidUse, Mismatch, NotFound, RunFailed, Unplaceable
 from raycluster.lake.lake import Lake
 

@@ -27,7 +27,7 @@ class Team:
     def begin(self, workload="w", declaration="d1"):
         self.runs += 1
         self.writer.write([])  # creates the dataset
-        follows, _ = self.table.last_runs().get(workload, (None, ""))
+        follows = self.table.last_runs().get(workload, {}).get("run_id")
         run = Run(
             run_id=f"run{self.runs}",
             workload=workload,
@@ -36,7 +36,8 @@ class Team:
             started_at=datetime.now(UTC),
             summary={"declaration": declaration, "follows": follows},
         )
-        commit(self.table, Change(run_id=run.run_id, workload=workload, fence="take", declaration=declaration))
+        declared = {"digest": declaration, "yaml": ""}
+        commit(self.table, Change(run_id=run.run_id, workload=workload, fence="take", declaration=declared))
         self.lake.runs().put(run)
         return run
 

@@ -1,0 +1,28 @@
+"""Results become what people see: tables and progress on a terminal, plain lines elsewhere, or one JSON document."""
+
+from raycluster.terminal.datasets import show_dataset, show_datasets, show_hits, show_quarantine, show_rollback
+from raycluster.terminal.resources import show_models, show_validation
+from raycluster.terminal.runs import Live, plan_document, show_plan, show_run, show_runs, show_summary
+from raycluster.terminal.screen import err, out, print_json, show_error, table, when
+
+__all__ = [
+    "Live",
+    "err",
+    "out",
+    "plan_document",
+    "print_json",
+    "show_dataset",
+    "show_datasets",
+    "show_error",
+    "show_hits",
+    "show_models",
+    "show_plan",
+    "show_quarantine",
+    "show_rollback",
+    "show_run",
+    "show_runs",
+    "show_summary",
+    "show_validation",
+    "table",
+    "when",
+]

@@ -1,0 +1,96 @@
+"""Datasets, what is found in them and what did not get in become what people see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from raycluster.terminal.screen import WIDTH, last, out, print_json, short, table
+
+if TYPE_CHECKING:
+    from raycluster.lake.rollback import Rollback
+
+
+def show_datasets(datasets: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """List datasets."""
+    if as_json:
+        print_json(datasets)
+        return
+    columns = ["name", "live", "version", "rows", "quarantined"]
+    rows = [[one[column] for column in columns] for one in datasets]
+    out.print(table("", columns, rows, right=columns[1:]) if rows else "no dataset yet: raycluster run FILE")
+
+
+def show_dataset(dataset: Mapping[str, Any], *, as_json: bool) -> None:
+    """Show one dataset: counts, columns, indexes, versions."""
+    if as_json:
+        print_json(dataset)
+        return
+    live = f"live v{dataset['live']}" if dataset["live"] else f"not live yet, latest v{dataset['version']}"
+    out.print(f"[bold]{dataset['name']}[/]  {live}  {dataset['rows']} rows\n")
+    out.print(table("Rows", ["modality", "rows"], dataset["modalities"].items(), right=["rows"]))
+    columns = [(one["name"], short(one["type"], 60) if WIDTH is None else one["type"]) for one in dataset["columns"]]
+    out.print(table("\nColumns", ["column", "type"], columns))
+    indexes = [(one["column"], one["kind"], one["rows"]) for one in dataset["indexes"]]
+    out.print(table("\nIndexes", ["column", "kind", "rows"], indexes, right=["rows"]))
+    history = [
+        (one["at"], one["version"], _what(one), one["added"] or "", one["replaced"] or "", ", ".join(one["tags"]))
+        for one in dataset["history"]
+    ]
+    numbers = ["version", "added", "replaced"]
+    out.print(table("\nHistory", ["at", "version", "what", "added", "replaced", "tags"], history, right=numbers))
+    tags = {tag for one in dataset["versions"] for tag in one["tags"]}
+    if "previous" in tags:
+        out.print(f"\ngo back: raycluster rollback {dataset['name']} --last", style="dim", markup=False)
+
+
+def _what(told: Mapping[str, Any]) -> str:
+    """Say what happened: to a run that failed, why; of a rollback, who and why."""
+    if told["what"] == "rollback":
+        return f"rolled back by {told['by']}" + (f": {told['why']}" if told["why"] else "")
+    state = "" if told["status"] == "done" else f" {told['status']}"
+    return f"run {told['id']} of {told['by']}{state}"
+
+
+def show_rollback(entry: Rollback, *, as_json: bool) -> None:
+    """Say what readers see now, and how to return."""
+    if as_json:
+        print_json(entry)
+        return
+    out.print(f"readers of [bold]{entry.dataset}[/] see version {entry.version} again (it was {entry.left})")
+    for workload in entry.undone:
+        out.print(
+            f"what {workload!r} brought since is out; its next run refuses unless it is changed, or --redo is said"
+        )
+    out.print(f"return: raycluster rollback {entry.dataset} --to {entry.left}", style="dim", markup=False)
+
+
+def show_hits(answer: Mapping[str, Any], *, as_json: bool) -> None:
+    """List what a search found."""
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (f"{hit['score']:.3f}", hit["modality"], _place(hit), short(hit.get("text") or hit.get("label") or ""))
+        for hit in answer["hits"]
+    ]
+    out.print(table("", ["score", "modality", "where", "what"], rows, right=["score"]))
+    if not rows:
+        out.print("nothing found")
+    out.print(f"{answer['dataset']} v{answer['version']}, {answer['took_ms']:.0f} ms", style="dim")
+
+
+def _place(hit: Mapping[str, Any]) -> str:
+    name = last(hit["uri"])
+    if hit.get("start_seconds") is not None:
+        return f"{name} {hit['start_seconds']:.1f}-{hit['end_seconds']:.1f} s"
+    return f"{name} #{hit['position']}" if hit.get("position") else name
+
+
+def show_quarantine(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """List what could not be used, and why."""
+    if as_json:
+        print_json(rows)
+        return
+    cells = [(one["code"], one["stage"], last(one["uri"]), one["message"]) for one in rows]
+    out.print(table("", ["code", "stage", "object", "message"], cells) if cells else "the quarantine is empty")
