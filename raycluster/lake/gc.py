@@ -9,6 +9,8 @@ leases of those who write outside a run. 3. Then ask Lance which files are unnam
 Nobody there in 2: whatever was listed in 1 was written by somebody who has ended, or lost the fence, and commits
 nothing any more (`commit.py`, invariant 5); whoever comes later writes files with other names. No clock is involved.
 Somebody there: only files that are older than the earliest of them, less the difference that clocks may have, go.
+Columns that are computed for old rows (`generation.py`) are the exception: a run takes up what an earlier one left, so
+those stay while any run is unfinished.
 
 Lance's deletion files, transactions and manifests are small and left to its own removal of old versions. Uploads to an
 object store that broke off have no name yet: let the bucket's rules end them after some days.
@@ -29,6 +31,7 @@ from raycluster.lake.table import Table
 
 _NO_VERSION_IS_SO_OLD = timedelta(days=100 * 365)  # old versions are `maintain`'s
 _MOST_FILES = 2**31 - 1  # that Lance lists; without a number, 1,000
+_FILL = "data/fill-"  # as `generation.key`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +67,19 @@ def collect(lake: Lake, name: str, *, dry_run: bool = False) -> Collected:
     with store.explained(table.uri, "collect the orphans of"):
         listed = store.modified(table.uri)  # before anybody is asked: see above
         writers = list(_writers(lake, table))
+        resumes = bool(table.open_runs())
         orphans = {path: size for path, size in _unnamed(table).items() if path in listed}
-    free = {path: size for path, size in orphans.items() if _is_free(listed[path], writers)}
+    kept = {
+        path: size
+        for path, size in orphans.items()
+        if (resumes and path.startswith(_FILL)) or not _is_free(listed[path], writers)
+    }
+    free = {path: size for path, size in orphans.items() if path not in kept}
     over = [one for one in leases(table) if one.is_over]
     if not dry_run:
         for one in over:
             release(table, one)
         free = {path: size for path, size in free.items() if store.remove_file(table.uri, path)}
-    kept = {path: size for path, size in orphans.items() if not _is_free(listed[path], writers)}
     return Collected(
         dataset=name,
         dry_run=dry_run,
@@ -80,8 +88,13 @@ def collect(lake: Lake, name: str, *, dry_run: bool = False) -> Collected:
         kept_files=len(kept),
         kept_bytes=sum(kept.values()),
         leases=len(over),
-        reasons=[writer.who for writer in writers] if kept else [],
+        reasons=([writer.who for writer in writers] or ["the next run goes on from them"]) if kept else [],
     )
+
+
+def is_being_filled(table: Table) -> bool:
+    """Tell whether a run computes columns for old rows, or has died over it."""
+    return bool(table.open_runs()) and any(path.startswith(_FILL) for path in _unnamed(table))
 
 
 def _writers(lake: Lake, table: Table) -> Iterator[_Writer]:

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 from lance.commit import CommitConflictError
@@ -18,6 +18,7 @@ from raycluster.declare.workload import Index
 from raycluster.errors import CommitConflict, InvalidUse
 from raycluster.lake import store
 from raycluster.lake.columns import is_blob
+from raycluster.lake.lease import writing
 from raycluster.lake.table import Table, require_column
 
 _ALWAYS = (Index(column="id", kind="btree"), Index(column="object_id", kind="btree"))
@@ -66,7 +67,26 @@ def build(table: Table, declared: Sequence[Index]) -> list[Indexed]:
     dataset = table.open()
     for one in declared:
         require_indexable(dataset, one)
-    return [_build(table, one) for one in dict.fromkeys((*declared, *_ALWAYS))]
+    with writing(table, "an index build"):
+        return [_build(table, one) for one in dict.fromkeys((*declared, *_ALWAYS))]
+
+
+def refresh(table: Table) -> list[Indexed]:
+    """Bring every index that exists up to date with the latest version.
+
+    Raises:
+        CommitConflict: others committed first, every time.
+    """
+    named = (_declared(one.name) for one in table.open().describe_indices())
+    return build(table, [one for one in named if one])
+
+
+def _declared(name: str) -> Index | None:
+    """Return the declaration behind an index's name; None where it is not one of ours."""
+    for kind in (*_VECTOR_KINDS, *_SCALAR_KINDS):  # none is the end of another
+        if name.endswith(f"_{kind}"):
+            return Index(column=name.removesuffix(f"_{kind}"), kind=cast(Any, kind))
+    return None
 
 
 def require_indexable(dataset: Any, index: Index) -> None:

@@ -24,7 +24,7 @@ STORAGE_VERSION: Literal["2.2"] = "2.2"
 
 # A row with a 384-d and a 1280-d vector and a thumbnail takes about 20 kB: a full file is some 50,000 rows. Larger
 # files make a changed object costlier to compact away, smaller ones make every commit's manifest longer.
-_MAX_FILE_BYTES = 1 << 30
+MAX_FILE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Sink:
                 dataset,
                 mode="append",
                 data_storage_version=STORAGE_VERSION,
-                max_bytes_per_file=_MAX_FILE_BYTES,
+                max_bytes_per_file=MAX_FILE_BYTES,
             )
         except (OSError, ValueError, RuntimeError) as error:
             if feed.error is not None:
