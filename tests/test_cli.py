@@ -293,7 +293,7 @@ def test_a_dead_object_store_is_told_within_seconds(s3: socket.socket) -> None:
 
 def test_a_silent_object_store_is_given_up(s3: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.listen(50)  # accepts, and says nothing for ever
-    monkeypatch.setattr(cli, "_PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(cli.frame, "_PATIENCE_SECONDS", 2.0)
     started = time.monotonic()
     said = call("search", "small", "x", "--lake", "s3://silent/lake", "--json")
     assert time.monotonic() - started < 10

@@ -13,7 +13,25 @@ import pyarrow as pa
 
 from raycluster.engine.line import Job
 from raycluster.engine.worker import Worker
+from raycluster.errors import InvalidUse
 from raycluster.plan import Plan, shards
+
+
+def require_no_checkpoints() -> None:
+    """Refuse Ray Data's own checkpointing: it takes objects for done that nobody has committed.
+
+    Raises:
+        InvalidUse: this process has configured it.
+    """
+    from ray.data import DataContext
+
+    if DataContext.get_current().checkpoint_config is not None:
+        raise InvalidUse(
+            "Ray Data's checkpointing is configured in this process: its ids are written before the rows are "
+            "committed, so a run that is killed and started again loses rows (ray#59871)",
+            fix="set ray.data.DataContext.get_current().checkpoint_config = None; a run goes on where the last one "
+            "stopped without it",
+        )
 
 
 def messages(plan: Plan, job: Job, progress: Any) -> Iterator[dict[str, Any]]:

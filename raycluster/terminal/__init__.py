@@ -1,6 +1,14 @@
 """Results become what people see: tables and progress on a terminal, plain lines elsewhere, or one JSON document."""
 
-from raycluster.terminal.datasets import show_dataset, show_datasets, show_hits, show_quarantine, show_rollback
+from raycluster.terminal.datasets import (
+    show_collected,
+    show_dataset,
+    show_datasets,
+    show_hits,
+    show_maintained,
+    show_quarantine,
+    show_rollback,
+)
 from raycluster.terminal.resources import show_models, show_validation
 from raycluster.terminal.runs import Live, plan_document, show_plan, show_run, show_runs, show_summary
 from raycluster.terminal.screen import err, out, print_json, show_error, table, when
@@ -11,10 +19,12 @@ __all__ = [
     "out",
     "plan_document",
     "print_json",
+    "show_collected",
     "show_dataset",
     "show_datasets",
     "show_error",
     "show_hits",
+    "show_maintained",
     "show_models",
     "show_plan",
     "show_quarantine",

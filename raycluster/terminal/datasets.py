@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raycluster.terminal.screen import WIDTH, last, out, print_json, short, table
+from raycluster.units import show_bytes
 
 if TYPE_CHECKING:
+    from raycluster.lake.gc import Collected
+    from raycluster.lake.maintain import Maintained
     from raycluster.lake.rollback import Rollback
 
 
@@ -94,3 +97,37 @@ def show_quarantine(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None
         return
     cells = [(one["code"], one["stage"], last(one["uri"]), one["message"]) for one in rows]
     out.print(table("", ["code", "stage", "object", "message"], cells) if cells else "the quarantine is empty")
+
+
+def show_maintained(done: Maintained, *, as_json: bool) -> None:
+    """Say what care has done to a dataset, or would."""
+    if as_json:
+        print_json(done)
+        return
+    would = "would be " if done.dry_run else ""
+    out.print(f"[bold]{done.dataset}[/]  {done.fragments_before} fragments -> {done.fragments_after}")
+    out.print(f"{would}rewritten: {show_bytes(done.bytes_rewritten)}")
+    out.print(f"{would}removed: {done.versions_removed} old versions; {done.orphans.files} orphaned files")
+    out.print(f"{would}freed: {show_bytes(done.bytes_freed)}")
+    for one in done.indexes:
+        out.print(f"index {one.kind} on {one.column}: {one.state}, {one.rows} rows")
+    for reason in [*done.skipped, *_kept(done.orphans)]:
+        out.print(f"left: {reason}", style="yellow", markup=False)
+
+
+def show_collected(done: Collected, *, as_json: bool) -> None:
+    """Say which files went, or would."""
+    if as_json:
+        print_json(done)
+        return
+    would = "would be " if done.dry_run else ""
+    out.print(f"[bold]{done.dataset}[/]  {would}removed: {done.files} orphaned files, {show_bytes(done.bytes)}")
+    for reason in _kept(done):
+        out.print(f"left: {reason}", style="yellow", markup=False)
+
+
+def _kept(done: Collected) -> list[str]:
+    if not done.kept_files:
+        return []
+    reasons = "; ".join(done.reasons)
+    return [f"{done.kept_files} files ({show_bytes(done.kept_bytes)}) that may still be committed: {reasons}"]

@@ -25,10 +25,10 @@ if TYPE_CHECKING:  # what a verb does not need is not loaded: `--help` answers a
 _PLAIN_EVERY_SECONDS = 5.0  # where there is no terminal, a line now and then
 
 
-def show_plan(plan: Plan, *, as_json: bool) -> None:
-    """Say what a plan would do."""
+def show_plan(plan: Plan, problems: Sequence[str] = (), *, as_json: bool) -> None:
+    """Say what a plan would do, and what stands in its way."""
     if as_json:
-        print_json(plan_document(plan))
+        print_json(plan_document(plan) | {"problems": list(problems)})
         return
     from raycluster.plan import STATES
 
@@ -48,8 +48,8 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
     ]
     out.print()
     out.print(table("Workers", ["stages", "actors", "CPU", "GPU"], pools, right=["actors", "CPU", "GPU"]))
-    for problem in plan.problems:
-        out.print(f"\ncannot be placed: {problem}", style="red", markup=False)
+    for problem in problems:
+        out.print(f"\n{problem}", style="red", markup=False)
     if not plan.todo.num_rows:
         out.print("\nnothing to do: every object is already in the dataset or in quarantine")
     out.print("\ncost: unknown: no prices are declared", style="dim")
@@ -72,7 +72,6 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             {"stages": [stage.name for stage in pool.stages], "actors": pool.actors, "needs": asdict(pool.needs)}
             for pool in plan.pools
         ],
-        "problems": list(plan.problems),
         "cost_usd": None,
     }
 
