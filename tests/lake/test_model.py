@@ -1,7 +1,7 @@
 """Whatever happens in whatever order, the lake holds what a dictionary would.
 
 The model is three dictionaries: what the latest version, `live` and each version that was ever shown hold. Rules are
-what drivers, workers and people do, deaths among them; after each of them the real tables must hold what the model says.
+what drivers, workers and people do, deaths among them; after each the real tables must hold what the model says.
 """
 
 from __future__ import annotations
