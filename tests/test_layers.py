@@ -12,7 +12,7 @@ RANKS = [
     {"stage"},
     {"row"},
     {"declare"},
-    {"place", "lake", "fetch"},
+    {"place", "lake", "fetch", "compare"},
     {"plan"},
     {"read", "decode", "encode", "check", "account", "govern", "corpus"},
     {"engine", "search"},

@@ -1,15 +1,27 @@
-"""Plans are pure: listings and known ids go in as lists, places and counts come out."""
+"""Listings and what is known go in as lists, places and counts come out, and nothing stays behind on disk."""
 
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from textwrap import dedent
 from typing import ClassVar
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from raycluster import compare
+from raycluster.compare import KNOWN
 from raycluster.declare.workload import Sink, Workload
 from raycluster.errors import Unplaceable
 from raycluster.place import Cluster, place
-from raycluster.plan import KNOWN, make_plan, shards
+from raycluster.plan import Count, Plan, make_plan, shards
 from raycluster.row import OBJECT, object_id
 from raycluster.units import Resources
 
@@ -45,28 +57,40 @@ def known(*objects: tuple[str, str], **facts) -> list[pa.RecordBatch]:
     return pa.Table.from_pylist(rows, KNOWN).to_batches()
 
 
-def plan_of(listed, already, cluster=None, facts=()):
-    return make_plan(
-        workload(),
-        cluster or laptop(),
-        listed=listing(*listed),
-        known=[*known(*already), *facts],
-        modalities=lambda batch: ["image"] * batch.num_rows,
-    )
+def plan_of(listed, already, *, facts=(), replay=False) -> Plan:
+    given = [*known(*already), *facts]
+    return make_plan(workload(), laptop(), listed=listing(*listed), known=given, replay=replay)
+
+
+def done(plan: Plan) -> dict[str, list[str]]:
+    """Return what each object to do replaces, by uri."""
+    return dict(zip(plan.todo["uri"].to_pylist(), plan.todo["replaces"].to_pylist(), strict=True))
 
 
 def test_every_object_has_one_state() -> None:
     plan = plan_of([("a", "1"), ("b", "2"), ("c", "1")], [("a", "1"), ("b", "1"), ("gone", "1")])
-    assert {state: plan.objects(state) for state in plan.counts} == {"new": 1, "changed": 1, "done": 1, "vanished": 1}
+    assert plan.counts == {
+        "new": {"unread": Count(objects=1, size=10)},
+        "changed": {"unread": Count(objects=1, size=10)},
+        "done": {"image": Count(objects=1, size=10)},
+        "vanished": {"image": Count(objects=1, size=0)},
+    }
     assert plan.listed == 3
-    assert plan.todo["uri"].to_pylist() == ["b", "c"]
-    assert plan.replaced == {object_id("b", "2"): (object_id("b", "1"),)}
-    assert plan.vanished == (object_id("gone", "1"),)
+    assert done(plan) == {"b": [object_id("b", "1")], "c": []}
+    assert plan.todo["object_id"].to_pylist() == [object_id("b", "2"), object_id("c", "1")]
+    assert plan.vanished.to_pylist() == [object_id("gone", "1")]
+
+
+def test_what_is_to_be_done_keeps_the_order_of_the_listing() -> None:
+    uris = [f"u{index * 7919 % 10_007}" for index in range(10_007)]
+    plan = plan_of([(uri, "1") for uri in uris], [(uri, "0") for uri in sorted(uris)[::2]])
+    assert plan.todo["uri"].to_pylist() == uris
 
 
 def test_an_object_listed_twice_is_done_once() -> None:
     plan = plan_of([("a", "1"), ("b", "1"), ("a", "1"), ("a", "2")], [])
     assert plan.todo["uri"].to_pylist() == ["a", "b"]
+    assert plan.todo["version"].to_pylist() == ["1", "1"]
     assert plan.listed == 2
 
 
@@ -76,24 +100,185 @@ def test_what_is_in_quarantine_is_done_only_where_it_is_settled() -> None:
     assert (plan.objects("done"), plan.todo["uri"].to_pylist(), plan.known_bad) == (1, ["b"], 1)
 
 
+def test_an_object_with_bad_rows_in_quarantine_and_good_ones_in_the_dataset_is_done_and_bad() -> None:
+    plan = plan_of([("a", "1")], [("a", "1")], facts=known(("a", "1"), bad=True, settled=False))
+    assert (plan.objects("done"), plan.known_bad) == (1, 1)
+
+
 def test_a_bad_object_counts_only_while_the_source_lists_it() -> None:
     assert plan_of([("b", "1")], [], facts=known(("a", "1"), bad=True)).known_bad == 0
 
 
-def test_a_new_version_takes_the_place_of_a_bad_one() -> None:
-    plan = plan_of([("a", "2")], [], facts=known(("a", "1"), bad=True, settled=False))
-    assert (plan.objects("new"), plan.replaced) == (1, {object_id("a", "2"): (object_id("a", "1"),)})
+def test_an_object_tried_again_replaces_itself_and_all_its_older_versions() -> None:
+    facts = known(("a", "0"), ("a", "1"), ("a", "2"), bad=True, settled=False)
+    plan = plan_of([("a", "2")], [], facts=facts)
+    assert (plan.objects("new"), done(plan)) == (1, {"a": sorted(object_id("a", one) for one in "012")})
+
+
+def test_a_new_version_replaces_good_and_bad_rows_each_once() -> None:
+    facts = known(("a", "1"), ("a", "1"), bad=True, settled=False)
+    plan = plan_of([("a", "2")], [("a", "1"), ("a", "1")], facts=facts)
+    assert (plan.objects("changed"), done(plan)) == (1, {"a": [object_id("a", "1")]})
 
 
 def test_only_what_a_workload_brought_can_vanish_from_its_source() -> None:
     plan = plan_of([], [("mine", "1")], facts=known(("theirs", "1"), workload="other"))
-    assert plan.vanished == (object_id("mine", "1"),)
+    assert (plan.objects("vanished"), plan.vanished.to_pylist()) == (1, [object_id("mine", "1")])
+
+
+def test_what_vanished_goes_with_all_that_is_known_of_it() -> None:
+    plan = plan_of([], [("a", "2")], facts=known(("a", "1"), bad=True, settled=False, modality=None))
+    assert {name: count.objects for name, count in plan.counts["vanished"].items()} == {"image": 1}
+    assert plan.vanished.to_pylist() == sorted([object_id("a", "1"), object_id("a", "2")])
+
+
+def test_a_sound_track_is_known_by_its_video() -> None:
+    plan = plan_of([("a", "1")], [], facts=known(("a", "1"), modality="audio") + known(("a", "1"), modality="video"))
+    assert plan.counts["done"] == {"video": Count(objects=1, size=10)}
 
 
 def test_going_back_to_an_earlier_version_is_a_change_only_when_it_is_not_known() -> None:
     plan = plan_of([("a", "1")], [("a", "1"), ("a", "2")])
     assert plan.objects("done") == 1
-    assert plan.replaced == {}
+    assert done(plan) == {}
+
+
+def test_a_replay_plans_only_for_what_is_bad_whatever_else_is_known_of_it() -> None:
+    listed = [("good", "1"), ("new", "1"), ("partly", "1"), ("settled", "1"), ("tried", "1"), ("fixed", "2")]
+    facts = known(("partly", "1"), ("tried", "1"), ("fixed", "1"), bad=True, settled=False)
+    facts += known(("settled", "1"), bad=True)
+    plan = plan_of(listed, [("good", "1"), ("partly", "1"), ("gone", "1")], facts=facts, replay=True)
+    assert done(plan) == {
+        "partly": [object_id("partly", "1")],
+        "settled": [object_id("settled", "1")],
+        "tried": [object_id("tried", "1")],
+        "fixed": [object_id("fixed", "1")],
+    }
+    assert (plan.listed, plan.objects("done"), plan.objects("vanished"), plan.known_bad) == (4, 0, 0, 0)
+    assert plan.vanished.to_pylist() == []
+
+
+def test_what_was_looked_into_is_counted_under_its_modality() -> None:
+    plan = plan_of([("a", "1"), ("b", "2"), ("c", "1"), ("d", "1")], [("b", "1")])
+    told = plan.looked_into(["image", "text", "image"])
+    assert told.counts["new"] == {"image": Count(objects=2, size=20), "unread": Count(objects=1, size=10)}
+    assert told.counts["changed"] == {"text": Count(objects=1, size=10)}
+    assert plan.counts["new"] == {"unread": Count(objects=3, size=30)}
+
+
+URIS = st.sampled_from(["a", "b", "c", "ü'\"%", "d\0e"])
+OBJECTS = st.tuples(URIS, st.sampled_from(["1", "2", "3"]))
+FACTS = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["good", "bad", "settled"]),
+        "modality": st.sampled_from(["image", "audio", "video"]),
+        "workload": st.sampled_from(["w", "other"]),
+    }
+)
+
+
+@settings(deadline=None, max_examples=60)  # a comparison takes 20 ms
+@given(st.lists(OBJECTS, max_size=8), st.lists(st.tuples(OBJECTS, FACTS), max_size=12))
+def test_any_comparison_is_that_of_a_loop_over_sets(listed, already) -> None:
+    facts = []
+    for one, fact in already:
+        more = {"settled": fact["kind"] != "bad", "bad": fact["kind"] != "good"}
+        facts += known(one, **more, modality=fact["modality"], workload=fact["workload"])
+    plan = plan_of(listed, [], facts=facts)
+    first = dict(reversed(listed))
+    ids = {uri: {object_id(*one) for one, _ in already if one[0] == uri} for uri, _ in listed}
+    settled = {object_id(*one) for one, fact in already if fact["kind"] != "bad"}
+    bad = {object_id(*one) for one, fact in already if fact["kind"] != "good"}
+    named = {uri: object_id(uri, version) for uri, version in first.items()}
+    finished = {uri for uri, name in named.items() if name in settled}
+    assert done(plan) == {uri: sorted(ids[uri]) for uri in named if uri not in finished}
+    changed = {uri for uri in named if uri not in finished and ids[uri] & settled}
+    assert (plan.objects("done"), plan.objects("changed"), plan.listed) == (len(finished), len(changed), len(first))
+    assert plan.known_bad == len({uri for uri in finished if named[uri] in bad})
+    gone = {one[0] for one, fact in already if fact["workload"] == "w"} - set(first)
+    assert plan.objects("vanished") == len(gone)
+    assert plan.vanished.to_pylist() == sorted({object_id(*one) for one, _ in already if one[0] in gone})
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder where temporary files of this test lie."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_a_plan_is_mapped_from_files_that_nobody_has_to_delete(scratch: Path) -> None:
+    plan = plan_of([(f"u{index}", "2") for index in range(200_000)], [("u0", "1"), ("gone", "1")])
+    assert list(scratch.iterdir()) == []
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(scratch) in line]
+    assert mapped
+    assert all(line.endswith("(deleted)") for line in mapped)
+    assert (plan.todo["uri"][199_999].as_py(), plan.todo["replaces"][0].as_py()) == ("u199999", [object_id("u0", "1")])
+    assert plan.vanished.to_pylist() == [object_id("gone", "1")]
+
+
+def test_nothing_stays_on_disk_when_the_listing_fails_and_its_error_comes_out_as_it_is(scratch: Path) -> None:
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield from listing(("a", "1"))
+        assert list(scratch.iterdir())
+        raise ConnectionResetError("the bucket is gone")
+
+    with pytest.raises(ConnectionResetError, match="the bucket is gone"):
+        make_plan(workload(), laptop(), listed=broken(), known=[])
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_comparison_larger_than_its_memory_spills(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a million objects take 120 MB on either side as strings alone."""
+    monkeypatch.setattr(compare, "_MEMORY", "64MB")
+    number = 500_000
+    uris = [f"s3://bucket/a/folder/with/a/long/name/{index:08d}/photo.jpg" for index in range(number)]
+    plan = plan_of([(uri, "2") for uri in uris], [(uri, "1") for uri in reversed(uris)])
+    assert plan.objects("changed") == number
+    for index in (0, number // 3, number - 1):
+        assert plan.todo["uri"][index].as_py() == uris[index]
+        assert plan.todo["replaces"][index].as_py() == [object_id(uris[index], "1")]
+
+
+def test_a_full_disk_is_said_and_nothing_stays(tmp_path: Path) -> None:
+    """Real: a file system of 8 MB, which only the child sees."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mount namespaces are not to be had here")
+    child = tmp_path / "child.py"
+    child.write_text(
+        dedent("""
+        import os
+        import pyarrow as pa
+        from raycluster.compare import KNOWN, compare
+        from raycluster.errors import RayclusterError
+        from raycluster.row import OBJECT
+
+        def listed():
+            for start in range(0, 10**6, 10_000):
+                rows = [{"uri": f"{one:x}" * 9, "version": "1", "size": 1} for one in range(start, start + 10_000)]
+                yield from pa.Table.from_pylist(rows, OBJECT).to_batches()
+
+        try:
+            compare(listed(), [], workload="w")
+        except RayclusterError as error:
+            print(error, os.listdir(os.environ["TMPDIR"]))
+        """)
+    )
+    small = tmp_path / "small"
+    small.mkdir()
+    script = f"mount -t tmpfs -o size=8m none {small} && TMPDIR={small} {sys.executable} {child}"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    ended = subprocess.run(
+        [*unshare, "sh", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f"cannot compare the source with what is known, in {small}/raycluster-plan-" in ended.stdout
+    assert "fix: free space there" in ended.stdout
+    assert ended.stdout.endswith("[]\n")
 
 
 def test_stages_without_gpu_share_a_pool_and_each_gpu_stage_has_its_own() -> None:
@@ -159,10 +344,18 @@ def test_a_worker_must_fit_on_one_node() -> None:
 
 
 @pytest.mark.parametrize("sequential", [True, False])
-@pytest.mark.parametrize("objects", [0, 1, 7, 100, 5000])
-def test_shards_hold_every_object_once(objects: int, sequential: bool) -> None:
+@pytest.mark.parametrize("objects", [0, 1, 7, 100, 5000, 20_011])
+def test_shards_hold_every_object_once(objects: int, sequential: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycluster.plan._DEALT_OBJECTS", 3000)
     plan = plan_of([(f"u{index}", "1") for index in range(objects)], [])
     dealt = [uri for shard in shards(plan, sequential=sequential) for uri in shard["uri"].to_pylist()]
     assert sorted(dealt) == sorted(plan.todo["uri"].to_pylist())
+    assert not sequential or dealt == plan.todo["uri"].to_pylist()
     sizes = [shard.num_rows for shard in shards(plan, sequential=sequential)]
     assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+def test_neighbours_are_dealt_to_different_shards() -> None:
+    plan = plan_of([(f"{index:03d}", "1") for index in range(100)], [])
+    dealt = [shard["uri"].to_pylist() for shard in shards(plan, sequential=False)]
+    assert all(int(right) - int(left) == len(dealt) for shard in dealt for left, right in pairwise(shard))

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from hashlib import sha256
-from itertools import islice
+from itertools import chain
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from raycluster.compare import KNOWN
 from raycluster.declare.workload import Workload
 from raycluster.engine.cluster import connect, here, joins_cluster
+from raycluster.errors import QUARANTINE_CODES
 from raycluster.lake.columns import dataset_schema
 from raycluster.lake.index import require_indexable
 from raycluster.lake.lake import Lake
-from raycluster.plan import KNOWN, UNREAD, Plan, make_plan
+from raycluster.plan import Plan, make_plan
 from raycluster.read import Reference
+from raycluster.row import OBJECT
+from raycluster.stage import unknown
 
 _PEEKED_OBJECTS = 10_000  # a plan looks into so many objects for their modality; the rest it calls `unread`
 
 
-def prepare(workload: Workload, lake: Lake, *, address: str | None = None, peeks: bool = False) -> Plan:
+def prepare(
+    workload: Workload,
+    lake: Lake,
+    *,
+    address: str | None = None,
+    peeks: bool = False,
+    replay: bool | str = False,
+) -> Plan:
     """List the source, read what is known, and plan for the cluster at `address`, or this machine.
 
-    `peeks`: look into what is new or changed for its modality; a run does without, it will see.
+    Args:
+        workload: the declared job.
+        lake: where its dataset lies or will lie.
+        address: of a running cluster; None: RAY_ADDRESS, or this machine.
+        peeks: look into what is new or changed for its modality; a run does without, it will see.
+        replay: plan only for objects that have rows in quarantine, under any code (True) or under this one.
 
     Raises:
         InvalidUse: the source cannot be listed, or an index is declared on what cannot have it.
         Mismatch: the dataset's columns do not fit.
+        NotFound: no such code.
     """
+    if isinstance(replay, str) and replay not in QUARANTINE_CODES:
+        raise unknown("quarantine code", replay, list(QUARANTINE_CODES))
     table = lake.table(workload.sink.dataset)
     schema = schema_of(workload)
     table.require_fit(schema)
@@ -40,42 +58,34 @@ def prepare(workload: Workload, lake: Lake, *, address: str | None = None, peeks
     first = next(listed, None)  # a wrong path is said before Ray starts, which takes seconds
     cluster = connect(address) if joins_cluster(address) else here()  # starting Ray here can wait for `execute`
     base = table.version()  # before what it holds is read: what others commit from here on is theirs
-    in_dataset = (_known(batch, settled=True) for batch in table.known(base or None))
-    in_quarantine = (_known(batch) for batch in lake.quarantine(table.name).known(declaration_digest(workload)))
-    modalities = {"modalities": _peeker(workload.source)} if peeks else {}
+    in_dataset = map(_settled, table.known(base or None))
+    quarantined = lake.quarantine(table.name).known(declaration_digest(workload))
+    in_quarantine = (_quarantined(batch, replay if isinstance(replay, str) else None) for batch in quarantined)
     plan = make_plan(
         workload,
         cluster,
-        listed=_chain([] if first is None else [first], listed),
-        known=_chain(in_dataset, in_quarantine),
-        **modalities,
+        listed=chain([] if first is None else [first], listed),
+        known=chain(in_dataset, in_quarantine),
+        replay=bool(replay),
     )
-    return replace(plan, base=base)
+    return replace(_looked_into(plan) if peeks else plan, base=base)
 
 
-def _chain(*parts: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for part in parts:
-        yield from part
+def _settled(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch of the dataset in schema KNOWN."""
+    facts = pa.array([True] * batch.num_rows), pa.array([False] * batch.num_rows)
+    return batch.append_column("settled", facts[0]).append_column("bad", facts[1]).select(KNOWN.names)
 
 
-def _known(batch: pa.RecordBatch, *, settled: bool = False) -> pa.RecordBatch:
-    """Return a batch of schema `plan.KNOWN`: of the dataset (all of it settled), or of the quarantine (all bad)."""
-    if settled:
-        batch = batch.append_column("settled", pa.array([True] * batch.num_rows))
-    bad = pa.array([not settled] * batch.num_rows)
+def _quarantined(batch: pa.RecordBatch, code: str | None) -> pa.RecordBatch:
+    """Return a batch of the quarantine in schema KNOWN; `bad` are all of it, or those with this code."""
+    bad = pa.array([True] * batch.num_rows) if code is None else pc.equal(batch.column("code"), code)
     return batch.append_column("bad", bad).select(KNOWN.names)
 
 
-def _peeker(source: Any) -> Callable[[pa.RecordBatch], Iterable[str]]:
-    left = [_PEEKED_OBJECTS]
-
-    def modalities(batch: pa.RecordBatch) -> Iterator[str]:
-        references = [Reference(**row) for row in batch.slice(0, max(0, left[0])).to_pylist()]
-        left[0] -= batch.num_rows
-        yield from source.modalities(references)
-        yield from islice(iter(lambda: UNREAD, None), batch.num_rows - len(references))
-
-    return modalities
+def _looked_into(plan: Plan) -> Plan:
+    first = plan.todo.select(OBJECT.names).slice(0, _PEEKED_OBJECTS).to_pylist()
+    return plan.looked_into(plan.workload.source.modalities([Reference(**row) for row in first]))
 
 
 def declaration_digest(workload: Workload) -> str:

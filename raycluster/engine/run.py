@@ -124,7 +124,7 @@ class _Run:
         self.plan, self.lake, self.prune = plan, lake, prune
         self.workload = plan.workload
         self.table: Table = lake.table(self.workload.sink.dataset)
-        self.tally = Tally(plan.todo["object_id"].to_pylist())
+        self.tally = Tally(plan.todo)
         self.base = plan.base or 1  # version 1 of a dataset is empty
         self.own: set[str] = set()  # files that this run committed
         self.ready: Ready | None = None  # taken from the tally, not yet landed for certain
@@ -199,9 +199,10 @@ class _Run:
         self.tally.require_conservation(committed=self.summary.rows)
         self._require_budget()
         if self.holds_fence:
-            vanished = self.plan.vanished if self.prune else ()
-            self.summary.replaced += self._commit(removed=vanished, fence="release").removed
-            self.quarantine.remove(vanished)
+            for gone in self.plan.vanished.chunks if self.prune else ():
+                self.summary.replaced += self._commit(removed=gone.to_pylist()).removed
+                self.quarantine.remove(gone.to_pylist())
+            self._commit(fence="release")
         self.summary.indexes = build(self.table, self.workload.sink.index)
         self._show(max(one.version for one in self.summary.indexes))
         self._close("done")
@@ -248,17 +249,16 @@ class _Run:
     def _land(self) -> None:
         """Commit what is whole, and record the bad rows. Tried again after an interruption, it lands nothing twice."""
         self.ready = self.ready or self.tally.take()
-        ready, older = self.ready, self.plan.replaced
+        ready = self.ready
         lost = set(ready.lost)
         self._record([row for row in ready.bad if row["object_id"] not in lost])
-        removed = [old for identity in (*ready.good, *ready.lost) for old in older.get(identity, ())]
-        if ready.fragments or removed:
-            landed = self._commit(fragments=ready.fragments, removed=removed)
+        if not ready.is_committed and (ready.fragments or ready.replaced):
+            landed = self._commit(fragments=ready.fragments, removed=ready.replaced)
             self.summary.rows += landed.added
             self.summary.replaced += landed.removed
-            self.ready = replace(ready, fragments=[])  # counted
+            self.ready = replace(ready, is_committed=True)  # once more, and what it replaces would be itself
         self._record([row for row in ready.bad if row["object_id"] in lost], settled_by=self.summary.declaration)
-        self.quarantine.remove(removed)
+        self.quarantine.remove(ready.replaced, except_run=self.summary.run_id)
         self.ready, self.landed = None, time.monotonic()
 
     def _record(self, bad: list[dict[str, Any]], settled_by: str | None = None) -> None:

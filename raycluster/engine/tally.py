@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from raycluster.errors import RunFailed
+
+_READ_ROWS = 65_536  # ids turned into keys at once: 10 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +23,24 @@ class Ready:
     good: list[str] = field(default_factory=list)  # ids of objects with rows in the fragments
     lost: list[str] = field(default_factory=list)  # ids of objects of which nothing could be used
     bad: list[dict[str, Any]] = field(default_factory=list)  # rows of both
+    replaced: list[str] = field(default_factory=list)  # ids whose earlier rows both replace: older versions, and own
+    is_committed: bool = False  # the fragments are in the dataset, and what they replace is not
 
 
 class Tally:
     """The driver's books.
 
-    Memory holds 16 bytes of the id of every object that is still to come, and the messages that wait for a commit.
+    Memory holds 17 bytes an object, the ids that changed objects replace, and the messages that wait for a commit.
+
+    Args:
+        todo: every object that is to come, once: columns `object_id` and `replaces` of `compare.TODO`.
     """
 
-    def __init__(self, expected: Iterable[str]) -> None:
-        self.expected = {_key(identity) for identity in expected}  # objects that have not ended yet
+    def __init__(self, todo: pa.Table) -> None:
+        self.expected = _Places(todo["object_id"])
+        self.is_due = np.ones(len(self.expected.keys), bool)  # by place: objects that have not ended yet
+        changed = todo.select(["object_id", "replaces"]).filter(pc.greater(pc.list_value_length(todo["replaces"]), 0))
+        self.replaces = dict(zip(changed["object_id"].to_pylist(), changed["replaces"].to_pylist(), strict=True))
         self.waiting: dict[str, list[int]] = {}  # objects whose rows came in part: object_id -> pieces, ok, bad
         self.pending: list[dict[str, Any]] = []  # messages not yet taken
         self.ended: dict[str, bool] = {}  # objects of pending messages that are complete -> whether wholly bad
@@ -44,13 +57,15 @@ class Tally:
                 the message will be committed.
         """
         for one in message["objects"]:
-            if _key(one["object_id"]) not in self.expected:
+            place = self.expected.find(one["object_id"])
+            if place is None or not self.is_due[place]:
                 raise RunFailed(f"object {one['object_id']} came out twice, or was never asked for", fix="run it again")
             sums = self.waiting.setdefault(one["object_id"], [one["pieces"], 0, 0])
             sums[1] += one["ok"]
             sums[2] += one["bad"]
             if sums[1] + sums[2] >= sums[0]:
                 self._close(one["object_id"])
+                self.is_due[place] = False
         self.codes.update(bad["code"] for bad in message["bad"])
         self.pending.append(message)
 
@@ -59,7 +74,6 @@ class Tally:
         if ok + bad != pieces:
             raise RunFailed(f"object {identity} was decoded into {pieces} rows, but {ok + bad} came out")
         del self.waiting[identity]
-        self.expected.discard(_key(identity))
         self.ended[identity] = not ok
         self.objects["ok" if ok else "bad"] += 1
         self.touched += bad > 0
@@ -90,6 +104,7 @@ class Tally:
             good=[identity for identity, is_bad in whole.items() if not is_bad],
             lost=[identity for identity, is_bad in whole.items() if is_bad],
             bad=[bad for message in ready for bad in message["bad"]],
+            replaced=[old for identity in whole for old in self.replaces.get(identity, ())],
         )
 
     def require_conservation(self, *, committed: int) -> None:
@@ -100,11 +115,28 @@ class Tally:
         """
         if self.waiting:
             raise RunFailed(f"{len(self.waiting)} objects came out in part only", fix="run it again")
-        if self.expected:
-            raise RunFailed(f"{len(self.expected)} objects never came out", fix="run it again")
+        if missing := int(self.is_due.sum()):
+            raise RunFailed(f"{missing} objects never came out", fix="run it again")
         if committed != self.rows["ok"]:
             raise RunFailed(f"{self.rows['ok']} good rows came out, {committed} were committed", fix="run it again")
 
 
-def _key(identity: str) -> bytes:
-    return bytes.fromhex(identity)[:16]
+class _Places:
+    """A set of ids in the memory of their first 16 bytes, each with a place."""
+
+    def __init__(self, identities: pa.ChunkedArray) -> None:
+        # keys: (object,) of 16 bytes, sorted. numpy takes zeros at the end for padding, which all keys have alike.
+        parts = [_keys(batch["id"].to_pylist()) for batch in pa.table({"id": identities}).to_batches(_READ_ROWS)]
+        self.keys = np.sort(np.concatenate([np.empty(0, "S16"), *parts]))
+
+    def find(self, identity: str) -> int | None:
+        """Return the place of an id, or None."""
+        (key,) = _keys([identity])
+        place = int(np.searchsorted(self.keys, key))
+        return place if place < len(self.keys) and self.keys[place] == key else None
+
+
+def _keys(identities: list[str]) -> np.ndarray:
+    # digests: (object, 32 bytes) uint8, of which the first half is kept
+    digests = np.frombuffer(bytes.fromhex("".join(identities)), np.uint8).reshape(-1, 32)
+    return np.ascontiguousarray(digests[:, :16]).view("S16")[:, 0]

@@ -75,16 +75,20 @@ class Quarantine:
         ]
         self._register.put(pa.Table.from_pylist(entries, SCHEMA))
 
-    def remove(self, object_ids: Sequence[str]) -> int:
-        """Take out every row of objects that now pass, or whose uri now has another version; return how many."""
-        return self._register.remove(object_ids, column="object_id")
+    def remove(self, object_ids: Sequence[str], *, except_run: str | None = None) -> int:
+        """Take out every row of objects that now pass, or whose uri now has another version; return how many.
+
+        `except_run`: rows that this run has put stay; they are what is bad now.
+        """
+        where = "true" if except_run is None else f"run_id <> {quoted(except_run)}"
+        return self._register.remove(object_ids, column="object_id", where=where)
 
     def known(self, declaration: str) -> Iterator[pa.RecordBatch]:
-        """Yield every row, streaming: `uri`, `object_id`, `modality`, `workload`, `settled`.
+        """Yield every row, streaming: `uri`, `object_id`, `modality`, `workload`, `code`, `settled`.
 
         `settled`: whether nothing more will come of its object under `declaration` (a digest).
         """
-        for batch in self._register.scan(columns=["uri", "object_id", "modality", "workload", "settled_by"]):
+        for batch in self._register.scan(columns=["uri", "object_id", "modality", "workload", "code", "settled_by"]):
             settled = pc.fill_null(pc.equal(batch.column("settled_by"), declaration), False)
             yield batch.drop_columns(["settled_by"]).append_column("settled", settled)
 

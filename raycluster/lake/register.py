@@ -38,14 +38,15 @@ class Register:
             merge = store.open_dataset(self.uri).merge_insert(self.key)
             merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
-    def remove(self, keys: Sequence[str], *, column: str | None = None) -> int:
-        """Delete the rows with these keys (or values of another column); return how many there were."""
+    def remove(self, keys: Sequence[str], *, column: str | None = None, where: str = "true") -> int:
+        """Delete the rows with these keys (or values of another column) for which `where` (SQL) holds; count them."""
         if not keys or not store.exists(self.uri):
             return 0
         with store.explained(self.uri, "write to"):
             dataset = store.open_dataset(self.uri)
             before = dataset.count_rows()
-            for predicate in any_of(column or self.key, keys):
+            for part in any_of(column or self.key, keys):
+                predicate = f"{part} AND {where}"
                 if dataset.count_rows(predicate):
                     dataset.delete(predicate)
             return int(before - dataset.count_rows())

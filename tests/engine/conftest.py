@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 
 from raycluster import stage
+from raycluster.compare import TODO
 from raycluster.declare.workload import Workload, parse_workload
 from raycluster.engine.line import Job
 from raycluster.engine.prepare import schema_of
 from raycluster.lake.write import Sink
 from raycluster.place import Cluster, place
-from raycluster.plan import TODO
 from raycluster.row import object_id
 from raycluster.units import Resources
 

@@ -3,10 +3,13 @@
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raycluster.compare import TODO
 from raycluster.engine.tally import Tally
 from raycluster.errors import RunFailed
 
@@ -22,8 +25,9 @@ def message(fragment: str, *objects: tuple[int, int, int, int]) -> dict[str, Any
     return {"fragments": [fragment], "objects": listed, "bad": bad}
 
 
-def tally(count: int) -> Tally:
-    return Tally(map(name, range(count)))
+def tally(count: int, replaces: dict[int, list[str]] | None = None) -> Tally:
+    rows = [{"object_id": name(index), "replaces": (replaces or {}).get(index, [])} for index in range(count)]
+    return Tally(pa.Table.from_pylist(rows, pa.schema([TODO.field("object_id"), TODO.field("replaces")])))
 
 
 def test_sums_of_a_run_that_conserves() -> None:
@@ -79,6 +83,41 @@ def test_a_doubled_object_is_noticed() -> None:
 def test_an_object_nobody_asked_for_is_noticed() -> None:
     with pytest.raises(RunFailed, match="never asked for"):
         tally(1).add(message("a", (7, 1, 1, 0)))
+
+
+def test_ids_of_many_batches_are_told_apart_and_take_17_bytes_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycluster.engine.tally._READ_ROWS", 64)
+    books = tally(1000)
+    assert (books.expected.keys.nbytes + books.is_due.nbytes) == 17 * 1000
+    for index in range(1000):
+        books.add(message(f"f{index}", (index, 1, 1, 0)))
+        with pytest.raises(RunFailed, match="came out twice"):
+            books.add(message("again", (index, 1, 1, 0)))
+        with pytest.raises(RunFailed, match="never asked for"):
+            books.add(message("other", (1000 + index, 1, 1, 0)))
+    assert len(books.take().good) == 1000
+    books.require_conservation(committed=1000)
+
+
+def test_ids_that_end_in_zeros_are_told_apart() -> None:
+    # numpy takes zeros at the end of bytes for padding
+    ids = ["ab" * 8 + "00" * 24, "ab" * 9 + "00" * 23, "00" * 32]
+    books = Tally(
+        pa.table({"object_id": pa.chunked_array([ids]), "replaces": pa.array([[]] * 3, pa.list_(pa.string()))})
+    )
+    assert len({books.expected.find(one) for one in ids}) == 3
+    assert None not in {books.expected.find(one) for one in ids}
+    assert books.expected.find("ab" * 10 + "00" * 22) is None
+    assert np.all(books.is_due)
+
+
+def test_what_an_object_replaces_is_handed_out_with_it() -> None:
+    books = tally(4, {0: ["old"], 1: ["older", name(1)], 2: ["kept"]})
+    books.add(message("a", (0, 1, 1, 0), (1, 1, 0, 1), (3, 1, 1, 0)))
+    books.add(message("b", (2, 2, 1, 0)))
+    assert sorted(books.take().replaced) == sorted(["old", "older", name(1)])
+    books.add(message("c", (2, 2, 1, 0)))
+    assert books.take().replaced == ["kept"]
 
 
 def test_objects_in_part_wait_and_so_does_what_shares_their_fragments() -> None:

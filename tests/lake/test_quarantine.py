@@ -64,6 +64,16 @@ def test_pieces_of_an_object_are_apart(place):
     assert quarantine.remove([]) == 0
 
 
+def test_what_a_run_has_put_stays_when_it_removes_what_others_have(place):
+    quarantine = place.quarantine("d")
+    quarantine.add([bad(1), bad(1, position=1), bad(2), bad(3)], run_id="r1", workload="w")
+    quarantine.add([bad(1, "empty", position=1), bad(2)], run_id="it's r2", workload="w")
+    assert quarantine.remove(["o1", "o2"], except_run="it's r2") == 1
+    found = sorted((row["object_id"], row["position"], row["run_id"]) for row in quarantine.rows())
+    assert found == [("o1", 1, "it's r2"), ("o2", 0, "it's r2"), ("o3", 0, "r1")]
+    assert quarantine.remove(["o1", "o2"], except_run="r3") == 2
+
+
 def test_listing_by_code_and_condition(lake):
     quarantine = lake.quarantine("d")
     quarantine.add([bad(n, "corrupt" if n % 3 else "empty") for n in range(30)], run_id="r", workload="w")

@@ -1,0 +1,242 @@
+"""What a source lists and what is known become what is to be done: two streams of any length, joined on disk.
+
+Under `plan.py`. DuckDB does it, in a file that is gone when the comparison is made: memory stays the same however
+many objects there are. What comes out is mapped from files that have no name any more; the disk gives their space
+back with the last reference to them, also when the process is killed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from raycluster.errors import RayclusterError
+from raycluster.row import OBJECT, object_id
+
+# What a dataset and its quarantine know of an object, one row at least. `settled`: it is done, under this very
+# declaration; `bad`: some row of it is in quarantine (for a replay: one that is to be tried again).
+KNOWN = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("object_id", pa.string()),
+        ("modality", pa.string()),
+        ("workload", pa.string()),
+        ("settled", pa.bool_()),
+        ("bad", pa.bool_()),
+    ]
+)
+# What is to be done. `replaces`: the ids whose rows in the dataset and the quarantine this object's rows replace: those
+# of its older versions, and its own where it is tried again. `is_change`: some version of it was done before.
+TODO = pa.schema(
+    [
+        *OBJECT,
+        pa.field("object_id", pa.string(), nullable=False),
+        ("replaces", pa.list_(pa.string())),
+        ("is_change", pa.bool_()),
+    ]
+)
+UNREAD = "unread"  # the modality of what nobody has looked at
+
+_MEMORY = "384MB"  # what does not fit is spilled; 2 x 10^6 changed objects pass in 128 MB too. Python and Arrow add 250
+_THREADS = 4  # DuckDB wants about 100 MB each
+_INSERTED_ROWS = 122_880  # DuckDB's row group: what it compresses at once
+_READ_ROWS = 65_536
+_ASKED_ROWS = 65_536  # of the listing at once: tens of MB with what they replace
+
+_LISTED = pa.schema([*TODO][: len(OBJECT) + 1]).append(pa.field("place", pa.int64()))
+
+# One step joins, groups or sorts, never two of them: side by side they do not share memory, and one fails where each
+# alone would spill (2 x 10^6 objects in 128 MB, duckdb 2.0.0).
+_STEPS = f"""
+    -- Every uri that is known. A video's sound track is known by the video.
+    CREATE TABLE facts AS
+    SELECT uri,
+           CASE WHEN bool_or(modality = 'video') THEN 'video' ELSE coalesce(min(modality), '{UNREAD}') END AS modality,
+           bool_or(settled) AS settled, bool_or(bad) AS bad, bool_or(workload = $workload) AS is_own
+    FROM known GROUP BY uri;
+
+    -- Every version of it that is known.
+    CREATE TABLE same AS
+    SELECT object_id, bool_or(settled) AS settled, bool_or(bad) AS bad FROM known GROUP BY object_id;
+
+    -- What is listed twice counts where it comes first.
+    CREATE TABLE once AS SELECT min(place) AS place FROM listed GROUP BY uri;
+
+    CREATE TABLE verdicts AS
+    SELECT place, size,
+           CASE WHEN same.settled AND NOT $replay THEN 'done' WHEN facts.settled THEN 'changed' ELSE 'new' END AS state,
+           CASE WHEN state = 'done' THEN modality ELSE '{UNREAD}' END AS modality,
+           state = 'done' AND same.bad AS is_known_bad
+    FROM listed SEMI JOIN once USING (place) LEFT JOIN facts USING (uri) LEFT JOIN same USING (object_id)
+    WHERE facts.bad OR NOT $replay;
+
+    CREATE TABLE judged AS SELECT * FROM verdicts ORDER BY place;
+
+    CREATE TABLE pairs AS
+    SELECT place, known.object_id FROM known JOIN listed USING (uri) JOIN judged USING (place) WHERE state <> 'done';
+
+    CREATE TABLE older AS SELECT * FROM pairs ORDER BY place;
+
+    CREATE TABLE gone AS
+    SELECT uri, modality FROM facts ANTI JOIN listed USING (uri) WHERE is_own AND NOT $replay;
+
+    CREATE TABLE vanished AS SELECT DISTINCT known.object_id FROM known SEMI JOIN gone USING (uri);
+"""
+_COUNTS = """
+    SELECT state, modality, count(*), sum(size)::BIGINT FROM judged GROUP BY ALL
+    UNION ALL SELECT 'vanished', modality, count(*), 0 FROM gone GROUP BY ALL ORDER BY ALL
+"""
+# All three lie in the order of the listing, so that little more than the part that is asked for is read.
+_TODO = """
+    SELECT uri, version, listed.size, locator, listed.object_id, coalesce(ids, []), state = 'changed'
+    FROM (FROM listed WHERE place >= $start AND place < $stop) AS listed
+    JOIN (FROM judged WHERE place >= $start AND place < $stop AND state <> 'done') AS judged USING (place)
+    LEFT JOIN (
+        SELECT place, list(DISTINCT object_id ORDER BY object_id) AS ids
+        FROM older WHERE place >= $start AND place < $stop GROUP BY place
+    ) AS older USING (place)
+    ORDER BY place
+"""
+_VANISHED = "SELECT object_id FROM vanished ORDER BY object_id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What came out. Tables are mapped from disk: slices and batches of them are read when they are used."""
+
+    counts: list[tuple[str, str, int, int]]  # state, modality, objects, bytes
+    todo: pa.Table  # schema TODO, in the order of the listing
+    vanished: pa.ChunkedArray  # ids of objects that the source no longer lists
+    known_bad: int  # listed objects that are done and have rows in quarantine
+
+
+def compare(
+    listed: Iterable[pa.RecordBatch], known: Iterable[pa.RecordBatch], *, workload: str, replay: bool = False
+) -> Comparison:
+    """Compare what is listed (schema `row.OBJECT`) with what is known (schema KNOWN).
+
+    Args:
+        listed: what the source has.
+        known: what the dataset and its quarantine have.
+        workload: only what it brought can vanish.
+        replay: only what is `bad` is to be done, whatever else is known of it, and nothing else is looked at.
+
+    Raises:
+        RayclusterError: the disk for temporary files is full.
+    """
+    with TemporaryDirectory(prefix="raycluster-plan-") as folder, _Scratch(folder) as scratch:
+        scratch.fill("known", KNOWN, known)
+        rows = scratch.fill("listed", _LISTED, _placed(listed))
+        for step in _STEPS.split(";\n")[:-1]:
+            scratch.run(step, workload=workload, replay=replay)
+        parts = ({"start": start, "stop": start + _ASKED_ROWS} for start in range(0, rows, _ASKED_ROWS))
+        ((known_bad,),) = scratch.ask("SELECT count(*) FROM judged WHERE is_known_bad")
+        return Comparison(
+            counts=scratch.ask(_COUNTS),
+            todo=scratch.mapped(_TODO, TODO, parts),
+            vanished=scratch.mapped(_VANISHED, pa.schema([("object_id", pa.string())]), [{}])["object_id"],
+            known_bad=known_bad,
+        )
+
+
+class _Scratch:
+    """A database that spills beyond `_MEMORY`, in a folder that is deleted after it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.files = 0
+
+    def __enter__(self) -> _Scratch:
+        settings: dict[str, Any] = {
+            "memory_limit": _MEMORY,
+            "threads": min(_THREADS, os.cpu_count() or 1),
+            "temp_directory": self.folder,
+            "preserve_insertion_order": False,  # which takes memory; `place` says it where it matters
+            "autoinstall_known_extensions": False,
+        }
+        with self._explained():
+            self.database = duckdb.connect(f"{self.folder}/compared.duckdb", config=settings)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.database.close()
+
+    def fill(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+        """Make a table of batches, and return how many rows it has; what the batches raise comes out as it is."""
+        self._insert(f"CREATE TABLE {name} AS SELECT * FROM part", schema.empty_table())
+        rows = 0
+        for part in _gathered(batches, schema):
+            self._insert(f"INSERT INTO {name} SELECT * FROM part", part)
+            rows += part.num_rows
+        return rows
+
+    def _insert(self, statement: str, part: pa.Table) -> None:
+        with self._explained():
+            self.database.register("part", part)
+            self.database.execute(statement)
+            self.database.unregister("part")
+
+    def run(self, statement: str, **values: object) -> None:
+        """Carry out one statement, with those of the values that it names."""
+        with self._explained():
+            self.database.execute(statement, {name: value for name, value in values.items() if f"${name}" in statement})
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a small answer."""
+        with self._explained():
+            return self.database.execute(query).fetchall()
+
+    def mapped(self, query: str, schema: pa.Schema, parts: Iterable[dict[str, int]]) -> pa.Table:
+        """Return the answer of all parts as a table mapped from a file of this folder."""
+        self.files += 1
+        path = f"{self.folder}/{self.files}.arrow"
+        with self._explained():
+            with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, schema) as writer:
+                for values in parts:
+                    for batch in self.database.sql(query, params=values).to_arrow_reader(_READ_ROWS):
+                        columns = pa.Table.from_batches([batch]).rename_columns(schema.names)
+                        writer.write_table(columns.cast(schema))
+            return pa.ipc.open_file(pa.memory_map(path)).read_all()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.Error, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise RayclusterError(
+                f"cannot compare the source with what is known, in {self.folder}: {reason}",
+                fix="free space there (about 500 bytes an object), or set TMPDIR to a folder on a larger disk",
+            ) from error
+
+
+def _gathered(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield batches together, enough of them to be inserted at once."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        if rows >= _INSERTED_ROWS:
+            yield pa.Table.from_batches(held, schema)
+            held, rows = [], 0
+    if held:
+        yield pa.Table.from_batches(held, schema)
+
+
+def _placed(listed: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Name each object, and number it in the order of the listing."""
+    place = 0
+    for batch in listed:
+        uris, versions = (batch.column(name).to_pylist() for name in ("uri", "version"))
+        names = pa.array([object_id(uri, version) for uri, version in zip(uris, versions, strict=True)], pa.string())
+        places = pa.array(range(place, place + batch.num_rows), pa.int64())
+        place += batch.num_rows
+        yield pa.RecordBatch.from_arrays([*batch.columns, names, places], schema=_LISTED)
