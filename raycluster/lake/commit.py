@@ -9,8 +9,8 @@ Invariants.
 2. Lost updates are impossible: a step built on an old version is refused, read again, rebuilt, tried again.
 3. One object, one generation: when others have committed since `base` (the version on which the run decided what is
    new), rows with a uri that this step brings are replaced, so two drivers with the same work leave it done once.
-4. Idempotent under an unknown outcome: fragments have random names. If one of them is in the table, or in the version
-   this step was meant to make, the step has landed and is not repeated.
+4. Idempotent under an unknown outcome: fragments have random names, transactions too. If one of the fragments is in the
+   table, or the version this step was meant to make is its transaction's, the step has landed and is not repeated.
 5. Fenced: a run takes its workload's fence (its id, in the schema's metadata) before it commits rows. Whoever finds
    another run's id there has been taken over, by a run started while this one was believed dead, and commits nothing.
 6. Nothing here grows with the number of commits or objects: no ledger, only the table itself; what it holds is asked
@@ -33,6 +33,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -90,19 +91,19 @@ def commit(table: Table, change: Change) -> Landed:
     fragments = [FragmentMetadata.from_json(text) for text in change.fragments]
     added = sum(fragment.physical_rows for fragment in fragments)
     trouble: Exception | None = None
-    tried: int | None = None
+    tried: _Step | None = None
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(random.uniform(0.5, 1.5) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1)))
         try:
             dataset = table.open()
-            if _has_landed(table, dataset, fragments=fragments, tried=tried):
+            if _has_landed(dataset, fragments, tried):
                 return Landed(version=dataset.version, added=added, removed=_noted_removals(dataset, change))
             _require_fence(table, dataset, change)
             step = _Step.prepare(table, dataset, change, fragments)
             if step is None:
                 return Landed(version=dataset.version, added=0, removed=0)
-            tried = dataset.version + 1
+            tried = step
             after = step.take(dataset)
             return Landed(version=after.version, added=added, removed=step.removed)
         except (CommitConflictError, LakeError, OSError) as error:
@@ -123,6 +124,8 @@ class _Step:
     fragments: list[FragmentMetadata]
     schema: LanceSchema
     note: dict[str, Any]
+    version: int  # that it makes
+    uuid: str = field(default_factory=lambda: str(uuid4()))
 
     @property
     def removed(self) -> int:
@@ -156,14 +159,21 @@ class _Step:
             facts |= filled.facts()
             kept, fields = filled.into(dataset, kept)
         new = [_unnumbered(fragment) for fragment in fragments]
-        return cls([*kept, *new], _with_facts(dataset, facts, fields), note)
+        return cls([*kept, *new], _with_facts(dataset, facts, fields), note, dataset.version + 1)
 
     def take(self, dataset: Any) -> Any:
         """Ask Lance for it: accepted only if `dataset` is still the latest version."""
         merge = LanceOperation.Merge(self.fragments, self.schema)
         properties = {key: str(value) for key, value in self.note.items()}
-        transaction = Transaction(dataset.version, merge, transaction_properties=properties)
+        transaction = Transaction(dataset.version, merge, self.uuid, properties)
         return LanceDataset.commit(dataset, transaction, max_retries=0)
+
+    def has_landed(self, dataset: Any) -> bool:
+        """Tell whether the version that this step was to make is its own."""
+        if dataset.version < self.version:
+            return False
+        made = dataset.read_transaction(self.version)
+        return made is not None and str(made.uuid) == self.uuid
 
 
 def _fence(change: Change) -> bytes:
@@ -186,18 +196,11 @@ def _require_fence(table: Table, dataset: Any, change: Change) -> None:
         )
 
 
-def _has_landed(table: Table, dataset: Any, *, fragments: list[FragmentMetadata], tried: int | None) -> bool:
+def _has_landed(dataset: Any, fragments: list[FragmentMetadata], tried: _Step | None) -> bool:
     ours = _names(fragments)
-    if not ours:
-        return False
-    if ours & _names(fragment.metadata for fragment in dataset.get_fragments()):
+    if ours and ours & _names(fragment.metadata for fragment in dataset.get_fragments()):
         return True
-    if tried is None or tried > dataset.version:
-        return False
-    try:  # it may have landed and been compacted away since
-        return bool(ours & _names(fragment.metadata for fragment in table.open(tried).get_fragments()))
-    except NotFound:
-        return False
+    return tried is not None and tried.has_landed(dataset)
 
 
 def _names(fragments: Iterable[FragmentMetadata]) -> set[str]:

@@ -112,6 +112,25 @@ def test_an_unknown_outcome_is_looked_up(writer, monkeypatch, quick, lands):
     assert [one["added"] for one in writer.table.history() if one.get("run_id") == "r"] == [2]
 
 
+def test_an_unknown_outcome_of_a_step_without_rows_is_looked_up(writer, monkeypatch, quick):
+    writer.put(["a"])
+    commit(writer.table, Change(run_id="r", workload="w", fence="take"))
+    real, failures = protocol._Step.take, []
+
+    def cut(self, dataset):
+        if not failures:
+            failures.append(True)
+            real(self, dataset)
+            raise OSError("connection reset by peer")
+        return real(self, dataset)
+
+    before = writer.table.version()
+    monkeypatch.setattr(protocol._Step, "take", cut)
+    commit(writer.table, Change(run_id="r", workload="w", fence="release"))  # not: taken over by nobody
+    assert writer.table.open_runs() == {}
+    assert writer.table.version() == before + 1
+
+
 def test_an_unknown_outcome_that_was_compacted_away(writer, monkeypatch, quick):
     writer.put(["a"])
     fragments = writer.write(["b"])
