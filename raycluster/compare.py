@@ -222,7 +222,7 @@ def _gathered(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[
     held: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
-        held.append(batch)
+        held.append(pa.RecordBatch.from_arrays(batch.columns, schema=schema))  # whatever may be null in a source
         rows += batch.num_rows
         if rows >= _INSERTED_ROWS:
             yield pa.Table.from_batches(held, schema)

@@ -105,6 +105,13 @@ def test_an_object_with_bad_rows_in_quarantine_and_good_ones_in_the_dataset_is_d
     assert (plan.objects("done"), plan.known_bad) == (1, 1)
 
 
+def test_what_may_not_be_null_in_a_dataset_and_may_in_its_quarantine_goes_together() -> None:
+    never_null = pa.schema([one.with_nullable(False) for one in KNOWN])
+    (dataset,) = known(("a", "1"))
+    facts = [pa.RecordBatch.from_arrays(dataset.columns, schema=never_null), *known(("b", "1"), bad=True)]
+    assert plan_of([("a", "1"), ("b", "1")], [], facts=facts).objects("done") == 2
+
+
 def test_a_bad_object_counts_only_while_the_source_lists_it() -> None:
     assert plan_of([("b", "1")], [], facts=known(("a", "1"), bad=True)).known_bad == 0
 
