@@ -68,17 +68,20 @@ def build(table: Table, declared: Sequence[Index]) -> list[Indexed]:
     for one in declared:
         require_indexable(dataset, one)
     with writing(table, "an index build"):
-        return [_build(table, one) for one in dict.fromkeys((*declared, *_ALWAYS))]
+        return [_build(table, one, _MOST_SEGMENTS) for one in dict.fromkeys((*declared, *_ALWAYS))]
 
 
 def refresh(table: Table) -> list[Indexed]:
-    """Bring every index that exists up to date with the latest version.
+    """Bring every index that exists up to date with the latest version, in one segment each.
+
+    Fragments that lie in different segments of an index cannot be joined by a compaction.
 
     Raises:
         CommitConflict: others committed first, every time.
     """
-    named = (_declared(one.name) for one in table.open().describe_indices())
-    return build(table, [one for one in named if one])
+    declared = (_declared(one.name) for one in table.open().describe_indices())
+    with writing(table, "an index build"):
+        return [_build(table, one, 1) for one in dict.fromkeys((*filter(None, declared), *_ALWAYS))]
 
 
 def _declared(name: str) -> Index | None:
@@ -107,28 +110,30 @@ def require_indexable(dataset: Any, index: Index) -> None:
         raise InvalidUse(f"index {index.kind} needs {wanted}; {found}", where="sink.index")
 
 
-def _build(table: Table, index: Index) -> Indexed:
+def _build(table: Table, index: Index, most_segments: int) -> Indexed:
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(random.uniform(0.5, 1.5) * min(2.0, 0.05 * 2**attempt))
         try:
             with store.explained(table.uri, "index"):
-                return _once(table.open(), index)
+                return _once(table.open(), index, most_segments)
         except Exception as error:
             if not isinstance(error.__cause__, CommitConflictError):
                 raise
     raise CommitConflict(f"others committed to {table.name!r} while it was indexed, {_ATTEMPTS} times in a row")
 
 
-def _once(dataset: Any, index: Index) -> Indexed:
+def _once(dataset: Any, index: Index, most_segments: int) -> Indexed:
     name = f"{index.column}_{index.kind}"
     rows = dataset.count_rows(f"{index.column} IS NOT NULL")
     state: State = "built"
     if segments := _segments(dataset, name):
         covered = set[int]().union(*segments)
-        state = "current" if covered >= {one.fragment_id for one in dataset.get_fragments()} else "updated"
+        covers = covered >= {one.fragment_id for one in dataset.get_fragments()}
+        state = "current" if covers and len(segments) <= most_segments else "updated"
         if state == "updated":
-            _update(dataset, index, name=name, segments=len(segments), rows=rows)
+            joined = len(segments) if len(segments) >= most_segments else None
+            _update(dataset, index, name=name, rows=rows, joined=joined)
     elif index.kind not in _VECTOR_KINDS:
         dataset.create_scalar_index(index.column, _SCALAR_KINDS[index.kind], name=name)
     elif rows >= _FEWEST_VECTORS:
@@ -150,15 +155,13 @@ def _segments(dataset: Any, name: str) -> list[set[int]]:
     return [set(segment.fragment_ids) for one in found for segment in one.segments]
 
 
-def _update(dataset: Any, index: Index, *, name: str, segments: int, rows: int) -> None:
-    """Add what is new as one more segment; join them when they are many, train anew when they are far too coarse."""
-    options: dict[str, Any] = {}
+def _update(dataset: Any, index: Index, *, name: str, rows: int, joined: int | None) -> None:
+    """Add what is new as one more segment, or join it with so many; train anew what is far too coarse."""
     if index.kind in _VECTOR_KINDS:
         parts = dataset.stats.index_stats(name)["indices"][0]["num_partitions"]
         if partitions(rows) > _COARSE * parts:
             return _build_vectors(dataset, index, name=name, rows=rows)
-    if segments >= _MOST_SEGMENTS:
-        options["num_indices_to_merge"] = segments
+    options = {} if joined is None else {"num_indices_to_merge": joined}
     dataset.optimize.optimize_indices(index_names=[name], **options)
     return None
 

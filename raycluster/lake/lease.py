@@ -106,12 +106,16 @@ def _take(table: Table, version: int, *, kind: str, holder: str, length: timedel
     holder = _ODD.sub("-", holder).strip("-")[:_LONGEST_HOLDER] or "somebody"
     tag = f"{LEASE}{kind}.{until:{_MOMENT}}.{secrets.token_hex(4)}.{holder}"
     dataset = table.open(version)
-    with store.explained(table.uri, "lease a version of"):
-        dataset.tags.create(tag, version)
+    try:
+        with store.explained(table.uri, "lease a version of"):
+            dataset.tags.create(tag, version)
+    except LakeError:
+        table.open(version)  # says so if it was removed just now
+        raise
     held = Lease(tag=tag, version=version, holder=holder, taken=now, until=until, writes=kind == "write")
     try:
         table.open(version)
-    except NotFound:  # removed just before the tag was there
+    except NotFound:  # removed by somebody who had not seen the tag yet
         release(table, held)
         raise
     return held

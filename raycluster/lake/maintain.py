@@ -1,18 +1,19 @@
 """A dataset of many small commits becomes one of few large fragments, fresh indexes and no versions that nobody needs.
 
-In this order: join small fragments and drop deleted rows; bring the indexes up to date and show that to readers; remove
-versions by age and number; remove orphans (`gc.py`). Then the same, smaller, for its quarantine and the lists of runs
+In this order: bring the indexes up to date; join small fragments and drop deleted rows; show that to readers; remove
+versions by age and number, and orphans (`gc.py`). Then the same, smaller, for its quarantine and the lists of runs
 and rollbacks, which make a version and a fragment with each row.
 
 Beside a live run all of it is safe. A run's `Merge` is rebuilt on whatever is there; a compaction is Lance's `Rewrite`,
 which any Merge in between refuses, and writing a gigabyte takes longer than the pause between two commits. So what was
 written is offered again as if made from the newest version: that is true as long as the old fragments are still there,
-file for file and deletion for deletion, because rows keep their ids and carry them along. Where they are not, what
-was written is left to `gc`, and the next time tries again.
+file for file and deletion for deletion, and the same indexes cover them, because rows keep their ids and carry them
+along. Where that is not so, what was written is left to `gc`, and the next time tries again.
 
 Readers: `live` moves only if no run is unfinished and the new version comes from the same commit as the one they see,
 so that it holds the same rows. Memory holds a batch of rows and one line a fragment, a version and a file; a task
-writes at most about one file, and what one has done stays done.
+writes at most about one file, some tasks make a commit, and what is committed stays. At a billion rows a commit writes
+100 GB of BTREE and will not win against a run that commits every few seconds: then it is for after the run.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from raycluster.lake import store
 from raycluster.lake.gc import Collected, collect, is_being_filled
 from raycluster.lake.index import Indexed, refresh
 from raycluster.lake.lake import Lake
-from raycluster.lake.lease import writing
+from raycluster.lake.lease import SKEW, writing
 from raycluster.lake.table import COMMIT, Table
 from raycluster.lake.write import MAX_FILE_BYTES, STORAGE_VERSION
 
@@ -48,10 +49,10 @@ _MOST_ROWS = 1 << 20  # of a fragment
 _FEWEST_ROWS = 1 << 10
 _BATCH_ROWS = 1024  # 20 to 40 MB with thumbnails
 _DELETED = 0.1  # of a large fragment's rows: then it is worth writing anew
+# Lance writes every BTREE anew at each commit of a compaction (pylance 14.0.2): some gigabytes to a commit, 100 MB of
+# index for each million rows of the whole table.
+_TASKS_A_COMMIT = 16
 _ATTEMPTS = 8  # of offering what is written; a commit of others comes every few seconds
-
-_LOST = "others committed first, every time"
-_CHANGED = "others changed the fragments meanwhile"
 
 # Nobody goes back to an old state of a list; whoever reads one is done within minutes.
 _LIST_AGE = timedelta(hours=1)
@@ -98,7 +99,7 @@ def maintain(
     Args:
         lake: where it lies.
         name: the dataset.
-        keep_age: no younger version is removed.
+        keep_age: no younger version is removed; beside an unfinished run none of the last hour either.
         keep_versions: nor one of so many newest; nor one that a tag or a lease names.
         dry_run: only say what would be done, as far as it can be known before.
 
@@ -113,9 +114,16 @@ def maintain(
             fix="keep at least 1 version, and an age of 0 or more",
         )
     table = lake.existing(name)
-    done, indexes = _tend(table, dry_run=dry_run)
-    versions, freed = _forget(table.uri, keep_age, keep_versions, dry_run=dry_run)
-    orphans = collect(lake, name, dry_run=dry_run)
+    if is_being_filled(table):
+        done, indexes, versions, freed = _left(table), list[Indexed](), 0, 0
+        orphans = collect(lake, name, dry_run=dry_run)
+    else:
+        done, indexes = _tend(table, dry_run=dry_run)
+        orphans = collect(lake, name, dry_run=dry_run)  # expired leases go first, then the versions that they held
+        # A commit whose outcome is unknown looks at the version that it may have made: with that one gone it would land
+        # twice, or its rows would be taken for another's.
+        floor = SKEW if table.open_runs() else timedelta(0)
+        versions, freed = _forget(table.uri, max(keep_age, floor), keep_versions, dry_run=dry_run)
     for uri in _lists(lake, name):
         freed += _tend_list(uri, dry_run=dry_run)
     return Maintained(
@@ -140,34 +148,37 @@ def due(table: Table) -> bool:
     return small >= _MANY
 
 
+def _left(table: Table) -> _Compacted:
+    """Say why nothing is done: Lance takes a file that no version names for an orphan after a week; this may last."""
+    fragments = len(table.open().get_fragments())
+    reason = "not compacted, no version removed: columns are being computed for the fragments as they are"
+    return _Compacted(before=fragments, after=fragments, skipped=[reason])
+
+
 def _tend(table: Table, *, dry_run: bool) -> tuple[_Compacted, list[Indexed]]:
-    """Compact and index, and let readers see it."""
-    if is_being_filled(table):
-        fragments = len(table.open().get_fragments())
-        reason = "not compacted: columns are being computed for the fragments as they are"
-        return _Compacted(before=fragments, after=fragments, skipped=[reason]), []
+    """Index, compact, and let readers see it."""
     if dry_run:
         return _compact(table.uri, dry_run=True), []
+    # Beside a run that commits every few seconds a large index is never done in time; fragments that are in no index
+    # yet, or in the same parts of it, are joined all the same.
+    indexes = [] if table.open_runs() else refresh(table)
     with writing(table, "maintain"):
         done = _compact(table.uri)
-    if table.open_runs():
-        done.skipped.append("not indexed, and `live` stays: a run is unfinished")
-        return done, []
-    return done, _show(table, done)
+    if live := table.live():
+        reason = _show(table, live)
+        done.skipped += [f"`live` stays at {live}: {reason}"] if reason else []
+    return done, indexes
 
 
-def _show(table: Table, done: _Compacted) -> list[Indexed]:
-    """Index the latest version and let readers see it, if its rows are those that they see."""
-    live = table.live()
-    indexes = refresh(table)
-    latest = max((one.version for one in indexes), default=table.version())
-    if live is None or table.open_runs(latest):
-        return indexes
+def _show(table: Table, live: int) -> str:
+    """Let readers see the latest version, if its rows are those that they see; return why not."""
+    latest = table.version()
+    if table.open_runs(latest):
+        return "a run is unfinished"
     if _origin(table, live) != _origin(table, latest):
-        done.skipped.append(f"`live` stays at {live}: later versions hold other rows")
-    else:
-        table.set_live(latest, "same")
-    return indexes
+        return "later versions hold other rows"
+    table.set_live(latest, "same")
+    return ""
 
 
 def _origin(table: Table, version: int) -> bytes:
@@ -177,25 +188,24 @@ def _origin(table: Table, version: int) -> bytes:
 
 
 def _compact(uri: str, *, dry_run: bool = False) -> _Compacted:
-    """Join small fragments, task by task."""
+    """Join small fragments, some tasks at a time."""
     with store.explained(uri, "compact"):
         dataset = store.open_dataset(uri)
         options = _options(dataset)
-        plan = Compaction.plan(dataset, options)
+        tasks = Compaction.plan(dataset, options).tasks
         before = len(dataset.get_fragments())
         done = _Compacted(before=before, after=before)
-        for task in plan.tasks:
-            if dry_run:
-                rows = sum(one.num_rows for one in task.fragments)
-                done.after += ceil(rows / (options["target_rows_per_fragment"] or 1)) - len(task.fragments)
-                done.written += sum(_size(one) for one in task.fragments)
-                continue
-            written = task.execute(dataset)
-            if refused := _offer(uri, written):
-                done.skipped.append(f"{len(task.fragments)} fragments were not joined: {refused}")
-                continue
-            done.after += len(written.new_fragments) - len(task.fragments)
-            done.written += sum(map(_size, written.new_fragments))
+        if dry_run:
+            full = options["target_rows_per_fragment"] or 1
+            for task in tasks:
+                done.after += ceil(sum(one.num_rows for one in task.fragments) / full) - len(task.fragments)
+                done.written += sum(map(_size, task.fragments))
+            return done
+        for start in range(0, len(tasks), _TASKS_A_COMMIT):
+            written = [task.execute(dataset) for task in tasks[start : start + _TASKS_A_COMMIT]]
+            for one in _offer(uri, dataset, written, done.skipped):
+                done.after += len(one.new_fragments) - len(one.original_fragments)
+                done.written += sum(map(_size, one.new_fragments))
     return done
 
 
@@ -225,27 +235,44 @@ def _size(fragment: FragmentMetadata) -> int:
     return sum(one.file_size_bytes or 0 for one in fragment.files)
 
 
-def _offer(uri: str, written: Any) -> str:
-    """Commit what a task has written; return why not. It is left to `gc` then, which knows whether it has landed."""
-    old = {one.id: one.to_json() for one in written.original_fragments}
-    refused = _LOST
+def _offer(uri: str, dataset: Any, written: list[Any], skipped: list[str]) -> list[Any]:
+    """Commit what tasks have written from a version; return what has landed, and say why the rest has not."""
+    basis = [_basis(dataset, one) for one in written]
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(random.uniform(0.5, 1.5) * min(1.0, 0.02 * 2**attempt))
         dataset = store.open_dataset(uri)
-        now = {one.fragment_id: one.metadata.to_json() for one in dataset.get_fragments()}
-        if any(now.get(number) != fragment for number, fragment in old.items()):
-            refused = _CHANGED
-            break
-        text = json.dumps(json.loads(written.json()) | {"read_version": dataset.version})
-        rebased = type(written).from_json(text)
+        good = [one for one, before in zip(written, basis, strict=True) if _basis(dataset, one) == before]
         try:
-            Compaction.commit(dataset, [rebased])
-            return ""
+            if good:
+                Compaction.commit(dataset, [_rebased(one, dataset.version) for one in good])
+            break
         except (OSError, ValueError, RuntimeError) as error:
             if "conflict" not in str(error).lower():
                 raise
-    return refused
+    else:
+        skipped += [_lost(one, "others committed first, every time") for one in written]
+        return []
+    why = "others changed the fragments or their indexes meanwhile"
+    skipped += [_lost(one, why) for one in written if not any(one is other for other in good)]
+    return good
+
+
+def _lost(written: Any, why: str) -> str:
+    return f"{len(written.original_fragments)} fragments were not joined: {why}"
+
+
+def _rebased(written: Any, version: int) -> Any:
+    """Return a task's work as if made from another version; `RewriteResult` has no other door."""
+    return type(written).from_json(json.dumps(json.loads(written.json()) | {"read_version": version}))
+
+
+def _basis(dataset: Any, written: Any) -> tuple[list[Any], set[tuple[str, frozenset[int]]]]:
+    """Return what a task's work depends on: its fragments, and which indexes cover them."""
+    old = {one.id for one in written.original_fragments}
+    found = [one.metadata.to_json() for one in dataset.get_fragments() if one.fragment_id in old]
+    indexes = dataset.describe_indices()
+    return found, {(one.name, frozenset(old & set(part.fragment_ids))) for one in indexes for part in one.segments}
 
 
 def _forget(uri: str, keep_age: timedelta, keep_versions: int, *, dry_run: bool = False) -> tuple[int, int]:
