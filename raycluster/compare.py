@@ -21,7 +21,7 @@ from raycluster.errors import RayclusterError
 from raycluster.row import OBJECT, object_id
 
 # What a dataset and its quarantine know of an object, one row at least. `settled`: it is done, under this very
-# declaration; `bad`: some row of it is in quarantine (for a replay: one that is to be tried again).
+# declaration; `bad`: some row of it is in quarantine; `again`: one that a replay is to try again.
 KNOWN = pa.schema(
     [
         ("uri", pa.string()),
@@ -30,6 +30,7 @@ KNOWN = pa.schema(
         ("workload", pa.string()),
         ("settled", pa.bool_()),
         ("bad", pa.bool_()),
+        ("again", pa.bool_()),
     ]
 )
 # What is to be done. `replaces`: the ids whose rows in the dataset and the quarantine this object's rows replace: those
@@ -50,6 +51,7 @@ _INSERTED_ROWS = 122_880  # DuckDB's row group: what it compresses at once
 _READ_ROWS = 65_536
 _ASKED_ROWS = 65_536  # of the listing at once: tens of MB with what they replace
 
+_IDS = pa.schema([("object_id", pa.string())])
 _LISTED = pa.schema([*TODO][: len(OBJECT) + 1]).append(pa.field("place", pa.int64()))
 
 # One step joins, groups or sorts, never two of them: side by side they do not share memory, and one fails where each
@@ -59,7 +61,7 @@ _STEPS = f"""
     CREATE TABLE facts AS
     SELECT uri,
            CASE WHEN bool_or(modality = 'video') THEN 'video' ELSE coalesce(min(modality), '{UNREAD}') END AS modality,
-           bool_or(settled) AS settled, bool_or(bad) AS bad, bool_or(workload = $workload) AS is_own
+           bool_or(settled) AS settled, $replay AND bool_or(again) AS again, bool_or(workload = $workload) AS is_own
     FROM known GROUP BY uri;
 
     -- Every version of it that is known.
@@ -71,11 +73,12 @@ _STEPS = f"""
 
     CREATE TABLE verdicts AS
     SELECT place, size,
-           CASE WHEN same.settled AND NOT $replay THEN 'done' WHEN facts.settled THEN 'changed' ELSE 'new' END AS state,
+           CASE WHEN same.settled AND again IS NOT TRUE THEN 'done'
+                WHEN facts.settled THEN 'changed' ELSE 'new' END AS state,
            CASE WHEN state = 'done' THEN modality ELSE '{UNREAD}' END AS modality,
            state = 'done' AND same.bad AS is_known_bad
     FROM listed SEMI JOIN once USING (place) LEFT JOIN facts USING (uri) LEFT JOIN same USING (object_id)
-    WHERE facts.bad OR NOT $replay;
+    WHERE NOT $replay OR again OR same.settled;
 
     CREATE TABLE judged AS SELECT * FROM verdicts ORDER BY place;
 
@@ -83,6 +86,11 @@ _STEPS = f"""
     SELECT place, known.object_id FROM known JOIN listed USING (uri) JOIN judged USING (place) WHERE state <> 'done';
 
     CREATE TABLE older AS SELECT * FROM pairs ORDER BY place;
+
+    -- Of what is done under its present version, the older ones in quarantine: a run died before it cleared them away.
+    CREATE TABLE stale AS
+    SELECT DISTINCT known.object_id FROM known JOIN listed USING (uri) JOIN judged USING (place)
+    WHERE state = 'done' AND bad AND known.object_id <> listed.object_id;
 
     CREATE TABLE gone AS
     SELECT uri, modality FROM facts ANTI JOIN listed USING (uri) WHERE is_own AND NOT $replay;
@@ -104,6 +112,7 @@ _TODO = """
     ) AS older USING (place)
     ORDER BY place
 """
+_STALE = "SELECT object_id FROM stale ORDER BY object_id"
 _VANISHED = "SELECT object_id FROM vanished ORDER BY object_id"
 
 
@@ -114,6 +123,7 @@ class Comparison:
     counts: list[tuple[str, str, int, int]]  # state, modality, objects, bytes
     todo: pa.Table  # schema TODO, in the order of the listing
     vanished: pa.ChunkedArray  # ids of objects that the source no longer lists
+    stale: pa.ChunkedArray  # ids of older versions, still in quarantine, of objects that are done
     known_bad: int  # listed objects that are done and have rows in quarantine
 
 
@@ -126,7 +136,8 @@ def compare(
         listed: what the source has.
         known: what the dataset and its quarantine have.
         workload: only what it brought can vanish.
-        replay: only what is `bad` is to be done, whatever else is known of it, and nothing else is looked at.
+        replay: what is to be tried `again` is to be done, whatever else is known of it; what is done counts as such,
+            and the rest is left out: a replay brings nothing new.
 
     Raises:
         RayclusterError: the disk for temporary files is full.
@@ -141,7 +152,8 @@ def compare(
         return Comparison(
             counts=scratch.ask(_COUNTS),
             todo=scratch.mapped(_TODO, TODO, parts),
-            vanished=scratch.mapped(_VANISHED, pa.schema([("object_id", pa.string())]), [{}])["object_id"],
+            vanished=scratch.mapped(_VANISHED, _IDS, [{}])["object_id"],
+            stale=scratch.mapped(_STALE, _IDS, [{}])["object_id"],
             known_bad=known_bad,
         )
 

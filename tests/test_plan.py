@@ -52,7 +52,7 @@ def listing(*objects: tuple[str, str]) -> list[pa.RecordBatch]:
 
 
 def known(*objects: tuple[str, str], **facts) -> list[pa.RecordBatch]:
-    usual = {"modality": "image", "workload": "w", "settled": True, "bad": False}
+    usual = {"modality": "image", "workload": "w", "settled": True, "bad": False, "again": facts.get("bad", False)}
     rows = [{"uri": uri, "object_id": object_id(uri, version)} | usual | facts for uri, version in objects]
     return pa.Table.from_pylist(rows, KNOWN).to_batches()
 
@@ -105,6 +105,13 @@ def test_an_object_with_bad_rows_in_quarantine_and_good_ones_in_the_dataset_is_d
     assert (plan.objects("done"), plan.known_bad) == (1, 1)
 
 
+def test_older_versions_that_a_death_has_left_in_quarantine_are_named() -> None:
+    left = known(("a", "1"), ("b", "1"), bad=True, settled=False) + known(("a", "2"), bad=True, settled=False)
+    plan = plan_of([("a", "2"), ("b", "2"), ("c", "1")], [("a", "2"), ("c", "1")], facts=left)
+    assert plan.stale.to_pylist() == [object_id("a", "1")]
+    assert done(plan) == {"b": [object_id("b", "1")]}  # which replaces its older version as always
+
+
 def test_what_may_not_be_null_in_a_dataset_and_may_in_its_quarantine_goes_together() -> None:
     never_null = pa.schema([one.with_nullable(False) for one in KNOWN])
     (dataset,) = known(("a", "1"))
@@ -150,18 +157,21 @@ def test_going_back_to_an_earlier_version_is_a_change_only_when_it_is_not_known(
     assert done(plan) == {}
 
 
-def test_a_replay_plans_only_for_what_is_bad_whatever_else_is_known_of_it() -> None:
+def test_a_replay_plans_only_for_what_is_to_be_tried_again_whatever_else_is_known_of_it() -> None:
     listed = [("good", "1"), ("new", "1"), ("partly", "1"), ("settled", "1"), ("tried", "1"), ("fixed", "2")]
+    listed += [("othercode", "1"), ("newer", "2")]
     facts = known(("partly", "1"), ("tried", "1"), ("fixed", "1"), bad=True, settled=False)
-    facts += known(("settled", "1"), bad=True)
-    plan = plan_of(listed, [("good", "1"), ("partly", "1"), ("gone", "1")], facts=facts, replay=True)
+    facts += known(("settled", "1"), bad=True) + known(("othercode", "1"), bad=True, again=False)
+    already = [("good", "1"), ("partly", "1"), ("gone", "1"), ("newer", "1")]
+    plan = plan_of(listed, already, facts=facts, replay=True)
     assert done(plan) == {
         "partly": [object_id("partly", "1")],
         "settled": [object_id("settled", "1")],
         "tried": [object_id("tried", "1")],
         "fixed": [object_id("fixed", "1")],
     }
-    assert (plan.listed, plan.objects("done"), plan.objects("vanished"), plan.known_bad) == (4, 0, 0, 0)
+    # What is done counts, and so does what is bad of it: the budget judges the dataset that would become live.
+    assert (plan.listed, plan.objects("done"), plan.objects("vanished"), plan.known_bad) == (6, 2, 0, 1)
     assert plan.vanished.to_pylist() == []
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from raycluster.compare import KNOWN
 from raycluster.declare.workload import Workload
+from raycluster.engine.backfill import due, others
 from raycluster.engine.cluster import connect, here, joins_cluster
 from raycluster.errors import QUARANTINE_CODES
 from raycluster.lake.columns import dataset_schema
@@ -51,7 +52,8 @@ def prepare(
         raise unknown("quarantine code", replay, list(QUARANTINE_CODES))
     table = lake.table(workload.sink.dataset)
     schema = schema_of(workload)
-    table.require_fit(schema)
+    fill = due(workload, table)
+    table.require_fit(others(schema, fill))
     for index in workload.sink.index:
         require_indexable(SimpleNamespace(schema=schema), index)
     listed = workload.source.objects()
@@ -68,19 +70,23 @@ def prepare(
         known=chain(in_dataset, in_quarantine),
         replay=bool(replay),
     )
-    return replace(_looked_into(plan) if peeks else plan, base=base)
+    return replace(_looked_into(plan) if peeks else plan, base=base, fill=fill)
 
 
 def _settled(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch of the dataset in schema KNOWN."""
-    facts = pa.array([True] * batch.num_rows), pa.array([False] * batch.num_rows)
-    return batch.append_column("settled", facts[0]).append_column("bad", facts[1]).select(KNOWN.names)
+    return _known(batch, settled=True, bad=False, again=False)
 
 
 def _quarantined(batch: pa.RecordBatch, code: str | None) -> pa.RecordBatch:
-    """Return a batch of the quarantine in schema KNOWN; `bad` are all of it, or those with this code."""
-    bad = pa.array([True] * batch.num_rows) if code is None else pc.equal(batch.column("code"), code)
-    return batch.append_column("bad", bad).select(KNOWN.names)
+    """Return a batch of the quarantine in schema KNOWN; a replay tries all of it `again`, or those with this code."""
+    return _known(batch, bad=True, again=True if code is None else pc.equal(batch.column("code"), code))
+
+
+def _known(batch: pa.RecordBatch, **facts: bool | pa.Array) -> pa.RecordBatch:
+    for name, fact in facts.items():
+        batch = batch.append_column(name, pa.array([fact] * batch.num_rows) if isinstance(fact, bool) else fact)
+    return batch.select(KNOWN.names)
 
 
 def _looked_into(plan: Plan) -> Plan:
