@@ -59,6 +59,7 @@ class Plan:
     counts: dict[State, dict[str, Count]]
     todo: pa.Table = field(repr=False)  # schema `compare.TODO`, mapped from disk
     vanished: pa.ChunkedArray = field(repr=False)  # object ids that the source no longer lists, mapped from disk
+    stale: pa.ChunkedArray = field(repr=False)  # ids of older versions that a death has left in quarantine, mapped too
     known_bad: int = 0  # objects that earlier runs found bad, and that the source still lists
     problems: tuple[str, ...] = ()
     base: int = 0  # the dataset's version that the source was compared with; 0: it did not exist
@@ -121,6 +122,7 @@ def make_plan(
         counts=counts,
         todo=compared.todo,
         vanished=compared.vanished,
+        stale=compared.stale,
         known_bad=compared.known_bad,
         problems=tuple(problems),
     )

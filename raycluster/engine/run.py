@@ -203,6 +203,8 @@ class _Run:
                 self.summary.replaced += self._commit(removed=gone.to_pylist()).removed
                 self.quarantine.remove(gone.to_pylist())
             self._commit(fence="release")
+        for older in self.plan.stale.chunks:
+            self.quarantine.remove(older.to_pylist())
         self.summary.indexes = build(self.table, self.workload.sink.index)
         self._show(max(one.version for one in self.summary.indexes))
         self._close("done")
