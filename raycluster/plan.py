@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import ceil
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,9 @@ from raycluster.declare.workload import Workload
 from raycluster.errors import Unplaceable
 from raycluster.place import Cluster, Pool, place
 from raycluster.row import OBJECT
+
+if TYPE_CHECKING:
+    from raycluster.lake.generation import Generation
 
 State = Literal["new", "changed", "done", "vanished"]
 STATES: tuple[State, ...] = get_args(State)
@@ -63,6 +66,7 @@ class Plan:
     known_bad: int = 0  # objects that earlier runs found bad, and that the source still lists
     problems: tuple[str, ...] = ()
     base: int = 0  # the dataset's version that the source was compared with; 0: it did not exist
+    fill: Generation | None = None  # columns that old rows must get before new rows come
 
     @property
     def listed(self) -> int:

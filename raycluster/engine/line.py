@@ -69,7 +69,10 @@ class Line:
 
     def run(self, unit: pa.Table) -> Iterator[pa.RecordBatch]:
         """Work through references (first pool) or rows (later pools)."""
-        batches = self._rows(unit) if self.first else iter(unit.to_batches())
+        return self.work(self._rows(unit) if self.first else iter(unit.to_batches()))
+
+    def work(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Work through rows that are there already; all their batches have the same columns."""
         return map(self._shed, map(self._work, gather(batches)))
 
     def _shed(self, rows: pa.RecordBatch) -> pa.RecordBatch:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -18,9 +19,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from raycluster.declare.workload import declaration, dump
+from raycluster.engine.backfill import adopted, backfill, newly_bad, others, refused
 from raycluster.engine.cluster import connect
 from raycluster.engine.line import Job
-from raycluster.engine.pipeline import messages
+from raycluster.engine.pipeline import messages, require_no_checkpoints
 from raycluster.engine.prepare import declaration_digest, schema_of
 from raycluster.engine.progress import Pace, Progress
 from raycluster.engine.summary import Snapshot, Summary
@@ -28,8 +30,10 @@ from raycluster.engine.tally import Ready, Tally
 from raycluster.errors import InvalidUse, RayclusterError, RunFailed
 from raycluster.lake import rollback
 from raycluster.lake.commit import Change, Landed, commit
+from raycluster.lake.generation import Filled
 from raycluster.lake.index import build
 from raycluster.lake.lake import Lake
+from raycluster.lake.maintain import due, maintain
 from raycluster.lake.runs import Run, Status
 from raycluster.lake.table import Table
 from raycluster.lake.write import Sink, files
@@ -38,8 +42,10 @@ from raycluster.plan import Plan
 Allowance = Literal["prune", "redo"]
 
 _LOOK_EVERY_SECONDS = 0.5
-# At most so much work is done again when everything dies; a commit takes milliseconds (57 at 1,000 fragments).
+# At most so much work is done again when everything dies. A commit takes milliseconds (57 at 1,000 fragments), more on
+# a slow store or a very large table: there the pause grows, so that commits never take more than this share of a run.
 _COMMIT_EVERY_SECONDS = 5.0
+_COMMIT_SHARE = 0.02
 
 
 def execute(
@@ -63,11 +69,14 @@ def execute(
     Raises:
         Unplaceable: the cluster cannot hold a stage; nothing was written.
         RolledBack: see `lake/rollback.py`; nothing was written.
+        InvalidUse: nothing is listed and all would be pruned, or Ray Data's checkpointing is on; nothing was written.
         RunFailed: too many bad rows, or the sums do not add up; `live` has not moved.
     """
     plan.require_placeable()
-    if plan.todo.num_rows and "redo" not in allow:
-        require_not_undone(plan, lake)
+    if plan.todo.num_rows or plan.fill:
+        require_no_checkpoints()
+        if "redo" not in allow:
+            require_not_undone(plan, lake)
     if "prune" in allow and not plan.listed:
         raise InvalidUse(
             "the source lists nothing, so --prune would remove all that this workload ever brought",
@@ -76,9 +85,10 @@ def execute(
     run = _Run(plan, lake, prune="prune" in allow)
     run.begin()
     try:
-        if plan.todo.num_rows:
+        if plan.todo.num_rows or plan.fill:
             connect(address)
             with run.watched(observe):
+                run.fill()
                 run.collect()
         run.finish()
     except KeyboardInterrupt:
@@ -127,8 +137,10 @@ class _Run:
         self.tally = Tally(plan.todo)
         self.base = plan.base or 1  # version 1 of a dataset is empty
         self.own: set[str] = set()  # files that this run committed
+        self.unfilled: list[dict[str, Any]] = []  # old rows whose new columns could not be computed
+        self.newly_bad = 0  # objects of those
         self.ready: Ready | None = None  # taken from the tally, not yet landed for certain
-        self.landed = 0.0  # when; monotonic seconds
+        self.next_landing = 0.0  # monotonic seconds
         self.started = time.monotonic()
         now = datetime.now(UTC)
         self.started_at = now
@@ -145,14 +157,15 @@ class _Run:
         """Create the dataset if it is new, and enter the run as running."""
         self.declared = [declaration("encode", stage) for stage in self.workload.encode]
         self.declared += [declaration("decode", stage) | {"family": "decode"} for stage in self.workload.decode]
-        self.sink: Sink = self.table.create_or_check(schema_of(self.workload), self.declared)
+        schema = others(schema_of(self.workload), self.plan.fill)
+        self.sink: Sink = self.table.create_or_check(schema, self.declared)
         self.quarantine = self.lake.quarantine(self.table.name)
         before = self.table.open_runs().get(self.workload.name)
         last = self.table.last_runs().get(self.workload.name, {}).get("run_id", before)
         self.summary.follows = last
-        self.holds_fence = bool(self.plan.todo.num_rows or self.prune or before)
+        self.holds_fence = bool(self.plan.todo.num_rows or self.plan.fill or self.prune or before)
         if self.holds_fence:
-            self._commit(fence="take")
+            self._commit(fence="take", filled=None if self.plan.fill else adopted(self.workload))
         if last:
             self.lake.runs().close(last, f"it died; run {self.summary.run_id} goes on")
         self._note()
@@ -183,14 +196,32 @@ class _Run:
             over.set()
             watcher.join(timeout=6)
 
+    def fill(self) -> None:
+        """Compute the columns that old rows lack, before new rows come that have them already."""
+        if self.plan.fill is not None:
+            with _explained():
+                backfill(self.plan, self._job(), self.table, progress=self.progress, settle=self._settle)
+            self.sink = self.table.create_or_check(schema_of(self.workload), self.declared)
+
+    def _settle(self, filled: Filled) -> None:
+        """Commit new columns of old rows, unless too many could not be computed."""
+        self.unfilled = refused(self.plan, filled)
+        self.newly_bad = newly_bad(self.unfilled, self.quarantine)
+        self._record(self.unfilled)
+        self._require_budget()
+        self._commit(filled=filled)
+        self.summary.filled = sum(part.filled for part in filled.parts.values())
+
+    def _job(self) -> Job:
+        return Job(workload=self.workload, pools=self.plan.pools, run_id=self.summary.run_id, sink=self.sink)
+
     def collect(self) -> None:
         """Run the pipeline and keep what comes back."""
-        job = Job(workload=self.workload, pools=self.plan.pools, run_id=self.summary.run_id, sink=self.sink)
         with _explained():
-            for message in messages(self.plan, job, self.progress):
+            for message in messages(self.plan, self._job(), self.progress):
                 self.tally.add(message)
                 self._require_budget()
-                if time.monotonic() - self.landed > _COMMIT_EVERY_SECONDS:
+                if time.monotonic() > self.next_landing:
                     self._land()
 
     def finish(self) -> None:
@@ -208,6 +239,17 @@ class _Run:
         self.summary.indexes = build(self.table, self.workload.sink.index)
         self._show(max(one.version for one in self.summary.indexes))
         self._close("done")
+        self._tend()
+
+    def _tend(self) -> None:
+        """Take care of the dataset when it is due; the run is done, whatever becomes of that."""
+        try:
+            if not due(self.table):
+                return
+            self.summary.version = maintain(self.lake, self.table.name).live
+        except RayclusterError as error:
+            self.summary.message = f"done, but maintenance failed: {error.message}"
+        self._note()
 
     def _show(self, version: int) -> None:
         """Move `live`, unless another workload's work of unknown worth is in there too."""
@@ -250,6 +292,7 @@ class _Run:
 
     def _land(self) -> None:
         """Commit what is whole, and record the bad rows. Tried again after an interruption, it lands nothing twice."""
+        started = time.monotonic()
         self.ready = self.ready or self.tally.take()
         ready = self.ready
         lost = set(ready.lost)
@@ -261,7 +304,8 @@ class _Run:
             self.ready = replace(ready, is_committed=True)  # once more, and what it replaces would be itself
         self._record([row for row in ready.bad if row["object_id"] in lost], settled_by=self.summary.declaration)
         self.quarantine.remove(ready.replaced, except_run=self.summary.run_id)
-        self.ready, self.landed = None, time.monotonic()
+        self.ready, now = None, time.monotonic()
+        self.next_landing = now + max(_COMMIT_EVERY_SECONDS, (now - started) / _COMMIT_SHARE)
 
     def _record(self, bad: list[dict[str, Any]], settled_by: str | None = None) -> None:
         if self.workload.check.on_bad != "quarantine":
@@ -277,6 +321,7 @@ class _Run:
         fragments: Sequence[str] = (),
         removed: Sequence[str] = (),
         fence: Literal["take", "hold", "release"] = "hold",
+        filled: Filled | None = None,
     ) -> Landed:
         change = Change(
             run_id=self.summary.run_id,
@@ -288,6 +333,7 @@ class _Run:
             declaration={"digest": self.summary.declaration, "yaml": dump(self.workload)} if fence == "take" else {},
             fence=fence,
             own=self.own,
+            filled=filled,
         )
         landed = commit(self.table, change)
         self.own.update(name for fragment in fragments for name in files(fragment))
@@ -297,7 +343,7 @@ class _Run:
     def _require_budget(self) -> None:
         """Judge the dataset that would become live: what earlier runs found bad, and is still listed, counts too."""
         budget = self.workload.check.budget
-        bad = self.plan.known_bad + self.tally.touched
+        bad = self.plan.known_bad + self.tally.touched + self.newly_bad
         listed = max(1, self.plan.listed)
         over_rate = budget.rate is not None and bad > budget.rate * listed
         if not over_rate and (budget.count is None or bad <= budget.count):
@@ -324,8 +370,9 @@ class _Run:
         lost = self.tally.objects["bad"]
         drops = self.workload.check.on_bad == "drop"
         self.summary.quarantined, self.summary.dropped = (0, lost) if drops else (lost, 0)
-        self.summary.bad_rows = self.tally.rows["bad"]
-        self.summary.codes = dict(self.tally.codes.most_common())
+        self.summary.bad_rows = self.tally.rows["bad"] + len(self.unfilled)
+        codes = self.tally.codes + Counter(row["code"] for row in self.unfilled)
+        self.summary.codes = dict(codes.most_common())
         self.summary.seconds = round(time.monotonic() - self.started, 3)
         self._note()
 

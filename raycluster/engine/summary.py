@@ -25,6 +25,7 @@ class Summary:
     bad_rows: int = 0
     skipped: int = 0  # objects already done
     replaced: int = 0  # rows of changed or pruned objects that went
+    filled: int = 0  # rows that were there and got new columns
     seconds: float = 0.0
     cost_usd: float | None = None  # None: no prices are declared
     codes: dict[str, int] = field(default_factory=dict)

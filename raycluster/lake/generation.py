@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -141,11 +141,12 @@ def key(generation: Generation, dataset: Any, fragment: FragmentMetadata) -> str
     return f"fill-{hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]}"
 
 
-def unfilled(table: Table, generation: Generation, parts: Collection[str]) -> tuple[int, dict[int, str]]:
-    """Return the version looked at, and the fragments of it that have no file yet, each with its key."""
+def keys(table: Table, generation: Generation) -> tuple[int, dict[int, str]]:
+    """Return the latest version, and the key of each of its fragments."""
     dataset = table.open()
-    keys = {one.fragment_id: key(generation, dataset, one.metadata) for one in dataset.get_fragments()}
-    return int(dataset.version), {number: one for number, one in keys.items() if one not in parts}
+    return int(dataset.version), {
+        one.fragment_id: key(generation, dataset, one.metadata) for one in dataset.get_fragments()
+    }
 
 
 def finished(table: Table, keys: Iterable[str]) -> dict[str, Part]:
