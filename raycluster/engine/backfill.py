@@ -8,8 +8,9 @@ each fragment that lacks its file is a unit of work (`filler.py`), and one commi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -23,13 +24,14 @@ from raycluster.engine.line import Job
 from raycluster.errors import CommitConflict, Mismatch
 from raycluster.lake.generation import Filled, Generation, Maker, Part, finished, keys, makers, rows
 from raycluster.lake.quarantine import Quarantine
-from raycluster.lake.sql import quoted
+from raycluster.lake.sql import any_of, quoted
 from raycluster.lake.table import Table
 from raycluster.place import Pool
 from raycluster.plan import Plan
-from raycluster.row import object_id
+from raycluster.row import object_id, row_id
 from raycluster.units import Resources
 
+_ALL = 1 << 31  # rows
 _ROUNDS = 8  # others may add rows while columns are computed; each round has only theirs to do
 
 
@@ -47,21 +49,46 @@ def adopted(workload: Workload) -> Filled:
     return Filled(generation=nothing, parts={})
 
 
-def refused(plan: Plan, filled: Filled) -> list[dict[str, Any]]:
-    """Return the rows that could not be computed, but for those of objects that this run is about to replace."""
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What computing columns says of old rows: which are bad, and which that were bad no longer are."""
+
+    bad: list[dict[str, Any]] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)  # ids of rows in quarantine
+    objects: int = 0  # that are bad now and were not before, less those of which nothing is bad any more
+
+
+def judge(plan: Plan, filled: Filled, table: Table, quarantine: Quarantine) -> Verdict:
+    """Compare what could not be computed with what is in quarantine; objects that are about to be replaced are not bad.
+
+    Rows in quarantine that are in the dataset too are those that an earlier run could not compute.
+    """
     bad = [row for part in filled.parts.values() for row in part.bad]
     replaced = pc.list_flatten(plan.todo["replaces"])
-    going = replaced.filter(pc.is_in(replaced, pa.array([row["object_id"] for row in bad], pa.string())))
-    gone = set(going.to_pylist())
-    return [row for row in bad if row["object_id"] not in gone]
+    gone = set(
+        replaced.filter(pc.is_in(replaced, pa.array([row["object_id"] for row in bad], pa.string()))).to_pylist()
+    )
+    bad = [row for row in bad if row["object_id"] not in gone]
+    tried = {"read", *(one.name for one in (*plan.workload.decode, *_due(plan)))}
+    where = f"workload = {quoted(plan.workload.name)} AND stage IN ({', '.join(map(quoted, sorted(tried)))})"
+    before = {row["id"]: row["object_id"] for row in quarantine.rows(where=where, limit=_ALL)}
+    still = {row_id(row["object_id"], row["modality"], row["position"]) for row in bad}
+    mended = [one for one in _present(table, before) if one not in still]
+    touched = {row["object_id"] for row in bad} | {before[one] for one in mended}
+    left, known = Counter[str](), set[str]()
+    for part in any_of("object_id", sorted(touched)):
+        for row in quarantine.rows(where=part, limit=_ALL):
+            known.add(row["object_id"])
+            left[row["object_id"]] += row["id"] not in mended
+    now = {row["object_id"] for row in bad} | {one for one, rows in left.items() if rows}
+    return Verdict(bad=bad, mended=mended, objects=len(now - known) - len(known - now))
 
 
-def newly_bad(bad: Sequence[dict[str, Any]], quarantine: Quarantine) -> int:
-    """Return how many objects of bad rows were not in quarantine before."""
-    objects = {row["object_id"] for row in bad}
-    for batch in quarantine.known("") if objects else ():
-        objects -= set(batch.column("object_id").to_pylist())
-    return len(objects)
+def _present(table: Table, ids: Iterable[str]) -> Iterator[str]:
+    """Yield those of some rows' ids that the dataset has."""
+    for part in any_of("id", ids):
+        for batch in table.open().scanner(columns=["id"], filter=part).to_batches():
+            yield from batch.column("id").to_pylist()
 
 
 def due(workload: Workload, table: Table) -> Generation | None:
@@ -185,7 +212,7 @@ def _computed(plan: Plan, job: Job, units: list[pa.Table], progress: Any) -> Ite
     from ray.data import ActorPoolStrategy
 
     assert plan.fill is not None
-    stages = tuple(plan.workload.encode[at] for at in plan.fill.due)
+    stages = _due(plan)
     pools = [pool for pool in plan.pools if any(one in pool.stages for one in stages)]
     needs = _most([pool.needs for pool in pools])
     actors = min(len(units), *(pool.actors for pool in pools))
@@ -204,6 +231,10 @@ def _computed(plan: Plan, job: Job, units: list[pa.Table], progress: Any) -> Ite
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in block.to_pylist():
             yield row["key"], Part(**json.loads(row["part"]))
+
+
+def _due(plan: Plan) -> tuple[Any, ...]:
+    return tuple(plan.workload.encode[at] for at in plan.fill.due) if plan.fill else ()
 
 
 def _most(needs: list[Resources]) -> Resources:

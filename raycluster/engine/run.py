@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from raycluster.declare.workload import declaration, dump
-from raycluster.engine.backfill import adopted, backfill, newly_bad, others, refused
+from raycluster.engine.backfill import Verdict, adopted, backfill, judge, others
 from raycluster.engine.cluster import connect
 from raycluster.engine.line import Job
 from raycluster.engine.pipeline import messages, require_no_checkpoints
@@ -137,8 +137,7 @@ class _Run:
         self.tally = Tally(plan.todo)
         self.base = plan.base or 1  # version 1 of a dataset is empty
         self.own: set[str] = set()  # files that this run committed
-        self.unfilled: list[dict[str, Any]] = []  # old rows whose new columns could not be computed
-        self.newly_bad = 0  # objects of those
+        self.verdict = Verdict()  # on old rows that get new columns
         self.ready: Ready | None = None  # taken from the tally, not yet landed for certain
         self.next_landing = 0.0  # monotonic seconds
         self.started = time.monotonic()
@@ -205,11 +204,11 @@ class _Run:
 
     def _settle(self, filled: Filled) -> None:
         """Commit new columns of old rows, unless too many could not be computed."""
-        self.unfilled = refused(self.plan, filled)
-        self.newly_bad = newly_bad(self.unfilled, self.quarantine)
-        self._record(self.unfilled)
+        self.verdict = judge(self.plan, filled, self.table, self.quarantine)
+        self._record(self.verdict.bad)
         self._require_budget()
         self._commit(filled=filled)
+        self.quarantine.remove_rows(self.verdict.mended)
         self.summary.filled = sum(part.filled for part in filled.parts.values())
 
     def _job(self) -> Job:
@@ -343,7 +342,7 @@ class _Run:
     def _require_budget(self) -> None:
         """Judge the dataset that would become live: what earlier runs found bad, and is still listed, counts too."""
         budget = self.workload.check.budget
-        bad = self.plan.known_bad + self.tally.touched + self.newly_bad
+        bad = self.plan.known_bad + self.tally.touched + self.verdict.objects
         listed = max(1, self.plan.listed)
         over_rate = budget.rate is not None and bad > budget.rate * listed
         if not over_rate and (budget.count is None or bad <= budget.count):
@@ -370,8 +369,8 @@ class _Run:
         lost = self.tally.objects["bad"]
         drops = self.workload.check.on_bad == "drop"
         self.summary.quarantined, self.summary.dropped = (0, lost) if drops else (lost, 0)
-        self.summary.bad_rows = self.tally.rows["bad"] + len(self.unfilled)
-        codes = self.tally.codes + Counter(row["code"] for row in self.unfilled)
+        self.summary.bad_rows = self.tally.rows["bad"] + len(self.verdict.bad)
+        codes = self.tally.codes + Counter(row["code"] for row in self.verdict.bad)
         self.summary.codes = dict(codes.most_common())
         self.summary.seconds = round(time.monotonic() - self.started, 3)
         self._note()

@@ -83,6 +83,10 @@ class Quarantine:
         where = "true" if except_run is None else f"run_id <> {quoted(except_run)}"
         return self._register.remove(object_ids, column="object_id", where=where)
 
+    def remove_rows(self, ids: Sequence[str]) -> int:
+        """Take out single rows, which their objects' other rows survive; return how many."""
+        return self._register.remove(ids)
+
     def known(self, declaration: str) -> Iterator[pa.RecordBatch]:
         """Yield every row, streaming: `uri`, `object_id`, `modality`, `workload`, `code`, `settled`.
 

@@ -100,18 +100,14 @@ def test_landing_twice_changes_nothing(table: Table) -> None:
     assert land(table, generation(), parts) == land(table, generation(), parts)
 
 
-def test_a_fragment_without_its_file_holds_up_all(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycluster.lake.commit._ATTEMPTS", 2)
+def test_a_fragment_without_its_file_holds_up_all(table: Table) -> None:
     base = table.version()
     with pytest.raises(CommitConflict):
         land(table, generation(), write(table, generation(), only=1))
     assert table.version() == base
 
 
-def test_rows_that_come_meanwhile_hold_it_up_until_they_have_the_columns(
-    anywhere: Any, table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("raycluster.lake.commit._ATTEMPTS", 2)
+def test_rows_that_come_meanwhile_hold_it_up_until_they_have_the_columns(anywhere: Any, table: Table) -> None:
     parts = write(table, generation())
     anywhere.put(["late/1", "late/2"])
     with pytest.raises(CommitConflict):
