@@ -113,7 +113,7 @@ def commit(table: Table, change: Change) -> Landed:
             f"others committed to {table.name!r} first, {_ATTEMPTS} times in a row", fix="run it again"
         ) from trouble
     raise LakeError(
-        f"cannot commit to {table.uri}: {store.plain(trouble or OSError())}", fix=store.fix_for(table.uri)
+        f"cannot commit to {table.uri}: {store.plain(trouble or OSError())}", fix=store.fix_for(table.uri, trouble)
     ) from trouble
 
 

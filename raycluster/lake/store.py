@@ -27,6 +27,7 @@ from raycluster.errors import LakeError, NotFound, RayclusterError
 _RUST_PLACE = re.compile(r",? ?/[^ ]+\.rs:\d+(:\d+)?")
 _PREFIX = re.compile(r"^(?:(?:Invalid user input|External error|LanceError\(\w+\)): )+")
 _FIX_LOCAL = "check the path and its permissions; name the lake with --lake or RAYCLUSTER_LAKE"
+_FIX_FULL = "free space there, and run it again: what was committed is kept, and readers see what they saw before"
 _FIX_REMOTE = "check the bucket, the credentials (AWS_*, GOOGLE_*, AZURE_*) and, off AWS, AWS_ENDPOINT_URL"
 
 
@@ -37,8 +38,10 @@ def normal(uri: str) -> str:
     return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
-def fix_for(uri: str) -> str:
+def fix_for(uri: str, error: BaseException | None = None) -> str:
     """Return what to check when a place cannot be read or written."""
+    if "No space left" in str(error) or "quota exceeded" in str(error):
+        return _FIX_FULL
     return _FIX_REMOTE if "://" in uri else _FIX_LOCAL
 
 
@@ -55,7 +58,7 @@ def explained(uri: str, doing: str = "read") -> Iterator[None]:
     except RayclusterError:
         raise
     except (OSError, ValueError, RuntimeError) as error:
-        raise LakeError(f"cannot {doing} {uri}: {plain(error)}", fix=fix_for(uri)) from error
+        raise LakeError(f"cannot {doing} {uri}: {plain(error)}", fix=fix_for(uri, error)) from error
 
 
 @cache
@@ -105,7 +108,7 @@ def create(uri: str, schema: pa.Schema) -> None:
         LanceDataset.commit(uri, nothing, max_retries=0, enable_stable_row_ids=True)
     except (OSError, ValueError, RuntimeError) as error:
         if not exists(uri):
-            raise LakeError(f"cannot create {uri}: {plain(error)}", fix=fix_for(uri)) from error
+            raise LakeError(f"cannot create {uri}: {plain(error)}", fix=fix_for(uri, error)) from error
 
 
 def folders(uri: str) -> list[str]:

@@ -57,7 +57,7 @@ class Sink:
         except (OSError, ValueError, RuntimeError) as error:
             if feed.error is not None:
                 raise feed.error from None
-            fix = store.fix_for(self.uri)
+            fix = store.fix_for(self.uri, error)
             raise LakeError(f"cannot write to {self.uri}: {store.plain(error)}", fix=fix) from error
         return [json.dumps(fragment.to_json()) for fragment in written]
 
