@@ -48,3 +48,23 @@ class Slow(Marking):
             return {"mark": [text.split()[0] for text in texts]}
 
         return mark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted(Marking):
+    """Notes each text that it works on in the file that WORKED_ON names, and takes its time over it."""
+
+    seconds: float = 0.05
+
+    def encoder(self):
+        import time
+
+        def mark(texts):
+            marks = [text.split()[0] for text in texts]
+            for one in marks:
+                with open(os.environ["WORKED_ON"], "a") as notes:
+                    notes.write(one + "\n")
+                time.sleep(self.seconds)
+            return {"mark": marks}
+
+        return mark

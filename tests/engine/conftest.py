@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
 import pyarrow as pa
 import pytest
+from survival import Trial, World
 
 from raycluster import stage
 from raycluster.compare import TODO
 from raycluster.declare.workload import Workload, parse_workload
 from raycluster.engine.line import Job
 from raycluster.engine.prepare import schema_of
+from raycluster.lake.lake import Lake
 from raycluster.lake.write import Sink
 from raycluster.place import Cluster, place
 from raycluster.row import object_id
@@ -74,3 +76,44 @@ def units() -> Callable[[Job], pa.Table]:
         )
 
     return listed
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Build, once, what all trials begin with."""
+    return World.build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def trial(world: World, tmp_path: Path) -> Iterator[Trial]:
+    """Begin a trial in a lake of its own, and end what it leaves behind."""
+    begun = Trial.begin(world, tmp_path)
+    yield begun
+    begun.clean()
+
+
+@pytest.fixture(scope="session")
+def unproven(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Leave a lake, once, whose driver died when all was committed and nothing yet proven."""
+    folder = tmp_path_factory.mktemp("unproven")
+    trial = Trial.begin(world, folder)
+    trial.die(trial.start(DRIVER_MOMENT="kill before raycluster.engine.tally:Tally.require_conservation 1"))
+    assert trial.taken.exists()
+    assert trial.kept() == trial.todo
+    return folder / "lake"
+
+
+@pytest.fixture
+def finishing(world: World, unproven: Path, tmp_path: Path) -> Iterator[Trial]:
+    """Begin a trial where all is committed and nothing proven: what dies next, dies while it finishes."""
+    begun = Trial.begin(world, tmp_path, lake=unproven)
+    yield begun
+    begun.clean()
+
+
+@pytest.fixture
+def fresh(world: World, tmp_path: Path) -> Iterator[Trial]:
+    """Begin a trial with no lake at all."""
+    begun = Trial(world=world, folder=tmp_path, lake=Lake(str(tmp_path / "lake")), begins_empty=True)
+    yield begun
+    begun.clean()

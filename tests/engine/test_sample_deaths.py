@@ -1,0 +1,95 @@
+"""The sample workload, with its real models on real media, killed three times: the same rows as one undisturbed run."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raycluster.corpus import build
+from raycluster.declare.corpus import load_corpus
+from raycluster.errors import NotFound
+from raycluster.lake.lake import Lake
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = Path(sys.executable).with_name("raycluster")
+# Of each folder the smallest files: every modality, every model, in a minute or two.
+TAKEN = {"photos": 6, "speech": 6, "sounds": 4, "stamps": 8, "text": 10, "documents": 4, "sensors": 2, "video": 1}
+BROKEN = "noisy-coffee.png"  # one: more would be over the budget
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a folder with the sample workload and a part of its corpus."""
+    folder, whole = tmp_path_factory.mktemp("sample"), tmp_path_factory.mktemp("whole")
+    build(load_corpus(ROOT / "workloads/sample/corpus.yaml"), whole)
+    taken = [whole / "broken" / BROKEN]
+    for name, number in TAKEN.items():
+        files = sorted(
+            (path for path in (whole / name).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+        )
+        taken += files[:number]
+    for path in taken:
+        to = folder / "corpus" / path.relative_to(whole)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, to)
+    shutil.copy(ROOT / "workloads/sample/sample.yaml", folder)
+    return folder
+
+
+def start(folder: Path, lake: Lake) -> subprocess.Popen[str]:
+    command = [str(COMMAND), "run", "sample.yaml", "--lake", lake.uri, "--json"]
+    with (folder / "stderr").open("a") as err:
+        return subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True
+        )
+
+
+def finish(folder: Path, lake: Lake) -> dict[str, object]:
+    run = start(folder, lake)
+    out, _ = run.communicate(timeout=600)
+    summary: dict[str, object] = json.loads(out)
+    assert summary.get("status") == "done", summary
+    return summary
+
+
+def rows(lake: Lake, version: str | None = None) -> list[str]:
+    try:
+        return sorted(lake.table("sample").open(version).to_table(columns=["id"])["id"].to_pylist())
+    except NotFound:
+        return []
+
+
+def bad(lake: Lake) -> list[tuple[str, str]]:
+    return sorted((row["id"], row["code"]) for row in lake.quarantine("sample").rows())
+
+
+def test_killed_three_times_it_gives_the_same_rows(sample: Path, tmp_path: Path) -> None:
+    undisturbed, lake = Lake(str(tmp_path / "undisturbed")), Lake(str(tmp_path / "lake"))
+    once = finish(sample, undisturbed)
+    chance = random.Random(3)
+    for death in range(3):
+        driver = start(sample, lake)
+        time.sleep(chance.uniform(0.2, 0.8) * float(str(once["seconds"])))
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.communicate(timeout=60)
+        kept = rows(lake)
+        print(f"\nDEATH | sample, {death + 1} | {len(kept)} of {once['rows']} rows committed")
+        assert set(kept) <= set(rows(undisturbed))
+        assert not rows(lake, "live")
+    last = finish(sample, lake)
+    print(
+        f"DEATH | sample, after three deaths | {last['skipped']} of {last['objects']} objects skipped, "
+        f"{last['rows']} rows committed | {last['seconds']} s, undisturbed {once['seconds']} s"
+    )
+    assert rows(lake, "live") == rows(undisturbed, "live")
+    assert bad(lake) == bad(undisturbed)
+    assert len(set(rows(lake))) == len(rows(lake)) == once["rows"]
