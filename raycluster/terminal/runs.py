@@ -50,7 +50,9 @@ def show_plan(plan: Plan, problems: Sequence[str] = (), *, as_json: bool) -> Non
     out.print(table("Workers", ["stages", "actors", "CPU", "GPU"], pools, right=["actors", "CPU", "GPU"]))
     for problem in problems:
         out.print(f"\n{problem}", style="red", markup=False)
-    if not plan.todo.num_rows:
+    for reason in plan.fill.reasons if plan.fill else ():
+        out.print(f"\n{reason}", markup=False)
+    if not plan.todo.num_rows and not plan.fill:
         out.print("\nnothing to do: every object is already in the dataset or in quarantine")
     out.print("\ncost: unknown: no prices are declared", style="dim")
 
@@ -72,6 +74,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             {"stages": [stage.name for stage in pool.stages], "actors": pool.actors, "needs": asdict(pool.needs)}
             for pool in plan.pools
         ],
+        "columns": list(plan.fill.reasons) if plan.fill else [],
         "cost_usd": None,
     }
 
@@ -158,6 +161,8 @@ def show_summary(summary: Summary, *, as_json: bool) -> None:
         f"{summary.objects} objects: {summary.rows} rows committed{replaced}, {summary.quarantined} objects "
         f"quarantined, {dropped}{summary.skipped} skipped as already done, in {show_seconds(summary.seconds)}"
     )
+    if summary.filled:
+        out.print(f"{summary.filled} rows that were there got new columns")
     if summary.codes:
         out.print("quarantined: " + ", ".join(f"{code} {count}" for code, count in summary.codes.items()))
     cost = "unknown: no prices are declared" if summary.cost_usd is None else f"{summary.cost_usd:.4f} USD"
