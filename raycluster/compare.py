@@ -43,6 +43,8 @@ TODO = pa.schema(
         ("is_change", pa.bool_()),
     ]
 )
+# Where an object of a fragment lies. An object may lie in several fragments, or be named twice.
+LOCATED = pa.schema([pa.field("fragment", pa.int64()), *OBJECT, pa.field("object_id", pa.string(), nullable=False)])
 UNREAD = "unread"  # the modality of what nobody has looked at
 
 _MEMORY = "384MB"  # what does not fit is spilled; 2 x 10^6 changed objects pass in 128 MB too. Python and Arrow add 250
@@ -129,6 +131,12 @@ _TODO = """
     ) AS older USING (place)
     ORDER BY place
 """
+_LOCATE = """
+    CREATE TABLE pairs AS
+    SELECT fragment, uri, version, size, locator, held.object_id FROM held JOIN listed USING (object_id);
+
+    CREATE TABLE located AS SELECT * FROM pairs ORDER BY fragment;
+"""
 _STALE = "SELECT object_id FROM stale ORDER BY object_id"
 _VANISHED = "SELECT object_id FROM vanished ORDER BY object_id"
 
@@ -173,6 +181,24 @@ def compare(
             stale=scratch.mapped(_STALE, _IDS, [{}])["object_id"],
             known_bad=known_bad,
         )
+
+
+def located(listed: Iterable[pa.RecordBatch], held: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Return where the objects lie that fragments hold, fragment by fragment: schema LOCATED, mapped from disk.
+
+    Args:
+        listed: what the source has; of schema `row.OBJECT`.
+        held: `fragment` and `object_id`; what the source no longer lists is left out.
+
+    Raises:
+        RayclusterError: the disk for temporary files is full.
+    """
+    with TemporaryDirectory(prefix="raycluster-fill-") as folder, _Scratch(folder) as scratch:
+        scratch.fill("held", pa.schema([LOCATED.field("fragment"), LOCATED.field("object_id")]), held)
+        scratch.fill("listed", _LISTED, _placed(listed))
+        for step in _LOCATE.split(";\n")[:-1]:
+            scratch.run(step)
+        return scratch.mapped("FROM located", LOCATED, [{}])
 
 
 class _Scratch:

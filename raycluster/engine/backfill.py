@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raycluster.compare import LOCATED, located
 from raycluster.declare.columns import SHARED
 from raycluster.declare.workload import Workload, stage_name
 from raycluster.engine.filler import UNIT, Filler, Rules
@@ -28,7 +29,7 @@ from raycluster.lake.sql import any_of, quoted
 from raycluster.lake.table import Table
 from raycluster.place import Pool
 from raycluster.plan import Plan
-from raycluster.row import object_id, row_id
+from raycluster.row import row_id
 from raycluster.units import Resources
 
 _ALL = 1 << 31  # rows
@@ -194,17 +195,21 @@ def backfill(plan: Plan, job: Job, table: Table, *, progress: Any, settle: Calla
 def _units(plan: Plan, table: Table, version: int, left: Mapping[int, str]) -> Iterator[pa.Table]:
     """Yield one unit a fragment: its key, and where its objects lie if they must be decoded again."""
     assert plan.fill is not None
-    listed: dict[str, dict[str, Any]] = {}
+    references = LOCATED.empty_table()
     if Rules(plan.workload, plan.fill, table.schema(version)).again:
-        for batch in plan.workload.source.objects():
-            listed |= {object_id(one["uri"], one["version"]): one for one in batch.to_pylist()}
+        references = located(plan.workload.source.objects(), _held(table, version, left))
     for fragment, key in left.items():
-        wanted: dict[str, None] = {}
-        for batch in rows(table.uri, version, fragment, {"object_id": "object_id"}) if listed else ():
-            wanted |= dict.fromkeys(batch.column("object_id").to_pylist())
-        references = [{**listed[one], "object_id": one} for one in wanted if one in listed]
-        unit = {"key": key, "version": version, "fragment": fragment, "references": references}
+        own = references.filter(pc.equal(references["fragment"], fragment)).drop_columns(["fragment"])
+        unit = {"key": key, "version": version, "fragment": fragment, "references": own.to_pylist()}
         yield pa.Table.from_pylist([unit], UNIT)
+
+
+def _held(table: Table, version: int, fragments: Iterable[int]) -> Iterator[pa.RecordBatch]:
+    """Yield which objects fragments hold."""
+    for fragment in fragments:
+        for batch in rows(table.uri, version, fragment, {"object_id": "object_id"}):
+            ids = batch.column("object_id").unique()
+            yield pa.record_batch({"fragment": pa.array([fragment] * len(ids), pa.int64()), "object_id": ids})
 
 
 def _computed(plan: Plan, job: Job, units: list[pa.Table], progress: Any) -> Iterator[tuple[str, Part]]:

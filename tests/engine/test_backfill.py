@@ -1,5 +1,11 @@
 """Encoders that come late: what they leave on old rows is what they would have left on new ones."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +13,16 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from lance.file import LanceFileSession
 from PIL import Image
 
-from raycluster.declare.workload import Workload, parse_workload
+from raycluster.declare.workload import Workload, dump, parse_workload
 from raycluster.engine.backfill import due
 from raycluster.engine.prepare import prepare
 from raycluster.engine.run import execute
 from raycluster.engine.summary import Summary
 from raycluster.errors import Mismatch, RunFailed
-from raycluster.lake.generation import makers
+from raycluster.lake.generation import _part, makers
 from raycluster.lake.lake import Lake
 
 pytestmark = pytest.mark.timeout(300)
@@ -208,3 +215,44 @@ def test_a_column_may_change_its_type(corpus: Corpus, lakes) -> None:
     corpus.run(lake, "Counting, width: 8")
     corpus.run(lakes("at once"), "Counting, width: 8")
     assert corpus.rows(lake) == corpus.rows(lakes("at once"))
+
+
+@pytest.mark.slow
+def test_a_killed_driver_goes_on_with_what_is_left(corpus: Corpus, lakes) -> None:
+    lake, file = lakes("late"), corpus.folder.parent / "w.yaml"
+    first = started(file, corpus.workload("Titling"), lake)
+    assert first.wait(timeout=200) == 0
+    live = lake.table("d").live()
+    driver = started(file, corpus.workload("Titling", "Counting, seconds: 1.0"), lake)
+    while len(finished_files(lake)) < 3:
+        assert driver.poll() is None
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert lake.table("d").live() == live
+    assert "counting" not in lake.table("d").schema().names
+    kept = finished_files(lake)
+    fragments = len(lake.table("d").open().get_fragments())
+    assert 3 <= len(kept) < fragments
+    again = started(file, corpus.workload("Titling", "Counting, seconds: 1.0"), lake)
+    assert again.wait(timeout=200) == 0
+    assert json.loads(file.with_suffix(".out").read_text())["filled"] == 12
+    assert kept <= finished_files(lake)
+    assert len(finished_files(lake)) == fragments
+    print(f"killed with {len(kept)} of {fragments} fragments done; the next run did the other {fragments - len(kept)}")
+    counted = {name: row["counting"] for name, row in corpus.rows(lake).items() if row["text"]}
+    assert counted == {name: [float(len(row["text"]))] * 4 for name, row in corpus.rows(lake).items() if row["text"]}
+
+
+def started(file: Path, work: Workload, lake: Lake) -> subprocess.Popen[bytes]:
+    """Run a workload by the command line, in a process and a Ray of its own."""
+    file.write_text(dump(work))
+    with file.with_suffix(".out").open("wb") as out:
+        command = [sys.executable, "-m", "raycluster", "run", str(file), "--lake", lake.uri, "--json"]
+        return subprocess.Popen(command, stdout=out, start_new_session=True)
+
+
+def finished_files(lake: Lake) -> set[str]:
+    """Return the files of new columns that have their last words."""
+    session = LanceFileSession(f"{lake.table('d').uri}/data")
+    return {name for name in session.list() if name.startswith("fill-") and _part(session, name)}
