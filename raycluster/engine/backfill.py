@@ -24,12 +24,12 @@ from raycluster.engine.filler import UNIT, Filler, Rules
 from raycluster.engine.line import Job
 from raycluster.errors import CommitConflict, Mismatch
 from raycluster.lake.generation import Filled, Generation, Maker, Part, finished, keys, makers, rows
+from raycluster.lake.lake import Lake
 from raycluster.lake.quarantine import Quarantine
 from raycluster.lake.sql import any_of, quoted
 from raycluster.lake.table import Table
 from raycluster.place import Pool
 from raycluster.plan import Plan
-from raycluster.row import row_id
 from raycluster.units import Resources
 
 _ALL = 1 << 31  # rows
@@ -59,23 +59,18 @@ class Verdict:
     objects: int = 0  # that are bad now and were not before, less those of which nothing is bad any more
 
 
-def judge(plan: Plan, filled: Filled, table: Table, quarantine: Quarantine) -> Verdict:
-    """Compare what could not be computed with what is in quarantine; objects that are about to be replaced are not bad.
-
-    Rows in quarantine that are in the dataset too are those that an earlier run could not compute.
-    """
+def judge(plan: Plan, filled: Filled, quarantine: Quarantine) -> Verdict:
+    """Compare what could not be computed with what is in quarantine; objects about to be replaced are not bad."""
     bad = [row for part in filled.parts.values() for row in part.bad]
     replaced = pc.list_flatten(plan.todo["replaces"])
     gone = set(
         replaced.filter(pc.is_in(replaced, pa.array([row["object_id"] for row in bad], pa.string()))).to_pylist()
     )
     bad = [row for row in bad if row["object_id"] not in gone]
-    tried = {"read", *(one.name for one in (*plan.workload.decode, *_due(plan)))}
-    where = f"workload = {quoted(plan.workload.name)} AND stage IN ({', '.join(map(quoted, sorted(tried)))})"
-    before = {row["id"]: row["object_id"] for row in quarantine.rows(where=where, limit=_ALL)}
-    still = {row_id(row["object_id"], row["modality"], row["position"]) for row in bad}
-    mended = [one for one in _present(table, before) if one not in still]
-    touched = {row["object_id"] for row in bad} | {before[one] for one in mended}
+    mended = [one for part in filled.parts.values() for one in part.mended]
+    touched = {row["object_id"] for row in bad}
+    for part in any_of("id", mended):
+        touched.update(row["object_id"] for row in quarantine.rows(where=part, limit=_ALL))
     left, known = Counter[str](), set[str]()
     for part in any_of("object_id", sorted(touched)):
         for row in quarantine.rows(where=part, limit=_ALL):
@@ -85,19 +80,24 @@ def judge(plan: Plan, filled: Filled, table: Table, quarantine: Quarantine) -> V
     return Verdict(bad=bad, mended=mended, objects=len(now - known) - len(known - now))
 
 
-def _present(table: Table, ids: Iterable[str]) -> Iterator[str]:
-    """Yield those of some rows' ids that the dataset has."""
-    for part in any_of("id", ids):
+def _bad_before(workload: Workload, encoders: list[Any], table: Table, quarantine: Quarantine) -> Iterator[str]:
+    """Yield the ids of old rows that an earlier run could not compute: they are in quarantine and in the dataset."""
+    tried = {one.name for one in encoders}
+    if any(one.reads != ("text",) for one in encoders):
+        tried |= {"read", *(one.name for one in workload.decode)}
+    where = f"workload = {quoted(workload.name)} AND stage IN ({', '.join(map(quoted, sorted(tried)))})"
+    for part in any_of("id", (row["id"] for row in quarantine.rows(where=where, limit=_ALL))):
         for batch in table.open().scanner(columns=["id"], filter=part).to_batches():
             yield from batch.column("id").to_pylist()
 
 
-def due(workload: Workload, table: Table) -> Generation | None:
+def due(workload: Workload, lake: Lake) -> Generation | None:
     """Return the columns that a workload's old rows must get before new ones come; None when they have all.
 
     Raises:
         Mismatch: a column would change its type, and others have values in it.
     """
+    table = lake.table(workload.sink.dataset)
     if not table.exists():
         return None
     known, schema = makers(table).get(workload.name), table.schema()
@@ -126,6 +126,9 @@ def due(workload: Workload, table: Table) -> Generation | None:
         fresh=tuple(fresh),
         digest=sha256(json.dumps([workload.name, digests]).encode()).hexdigest()[:16],
         rows=present,
+        again=frozenset(
+            _bad_before(workload, [workload.encode[at] for at in stages], table, lake.quarantine(table.name))
+        ),
         reasons=tuple(_reason(workload.encode[at], known, present, is_fresh=at in fresh) for at in stages),
     )
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raycluster.declare.columns import SHARED
 from raycluster.declare.workload import Workload
@@ -55,6 +56,7 @@ class Rules:
     def __init__(self, workload: Workload, generation: Generation, schema: pa.Schema) -> None:
         types = {one.name: one.type for one in schema}
         self.encoders, self.due, self.columns = workload.encode, generation.due, generation.columns
+        self.bad = pa.array(sorted(generation.again), _STRINGS)  # before
         self.kept = [one.name for one in self.columns if types.get(one.name) == one.type]  # old values can stay
         self.marks = [_mark(one, types) for one in self.encoders]
         # An encoder of text finds it in the dataset, unless what lies there was written after its turn.
@@ -76,8 +78,12 @@ class Rules:
             elif mark is None:
                 again |= np.array([one != "text" for one in old.column("modality").to_pylist()], bool)
             else:
-                again |= _valid(old, mark)
+                again |= _valid(old, mark) | self.was_bad(old)
         return again & _flags(old.column("_own"))
+
+    def was_bad(self, old: pa.RecordBatch) -> Flags:
+        """Tell which rows an earlier generation could not be computed for."""
+        return _flags(pc.is_in(old.column("id"), self.bad))
 
     def wins(self, name: str, old: pa.RecordBatch, worked: Mapping[int, Flags]) -> Flags:
         """Tell of each row whether a column's new value wins over the one it has."""
@@ -111,7 +117,7 @@ class Window:
     def __init__(self, rules: Rules, old: pa.RecordBatch, references: Mapping[str, dict[str, Any]]) -> None:
         self.rules, self.old, self.references = rules, old, references
         self.at = {identity: index for index, identity in enumerate(old.column("id").to_pylist())}
-        self.again = rules.is_again(old)
+        self.again, self.mended = rules.is_again(old), list[str]()
         self.worked = {at: np.zeros(old.num_rows, bool) for at in rules.due}
         self.order: list[int] = []  # of the rows sent through the encoders: their index in `old`
         self.verdicts: dict[str, dict[str, Any]] = {}  # of objects that could not be decoded again
@@ -191,6 +197,9 @@ class Window:
                 self.bad.append({**row, **error, "stage": verdicts[place[index]]["stage"]})
             elif place[index] >= 0 and any_worked[index]:
                 self.filled += 1
+        ids = self.old.column("id").filter(pa.array(self.rules.was_bad(self.old) & (place >= 0)))
+        bad = {row_id(row["object_id"], row["modality"], row["position"]) for row in self.bad}
+        self.mended = [one for one in ids.to_pylist() if one not in bad]
 
     def _column(self, field: pa.Field, made: pa.Table | None, place: npt.NDArray[np.int64]) -> pa.Array:
         """Return one column, each value from where it belongs: the encoders' rows, the old ones, or null."""
@@ -222,13 +231,14 @@ class Filler:
         rules = Rules(self.job.workload, self.generation, Table("", uri).schema(one["version"]))
         references = {reference["object_id"]: reference for reference in one["references"]}
         writer = Writer(uri, key, self.generation.columns)
-        filled, bad = 0, list[dict[str, Any]]()
+        filled, bad, mended = 0, list[dict[str, Any]](), list[str]()
         for old in windows(rows(uri, *place, rules.reads)):
             window = Window(rules, old, references)
             writer.add(window.compute(decode, encode), old.column("_place").to_pylist())
             filled += window.filled
             bad += map(self._judged, window.bad)
-        part = writer.close(rows=physical_rows(uri, *place), filled=filled, bad=bad)
+            mended += window.mended
+        part = writer.close(physical_rows(uri, *place), filled=filled, bad=bad, mended=mended)
         self.progress.finished.remote(key)
         self.reporter.flush()
         yield pa.table({"key": [key], "part": [json.dumps(asdict(part))]})

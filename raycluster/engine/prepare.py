@@ -52,7 +52,7 @@ def prepare(
         raise unknown("quarantine code", replay, list(QUARANTINE_CODES))
     table = lake.table(workload.sink.dataset)
     schema = schema_of(workload)
-    fill = due(workload, table)
+    fill = due(workload, lake)
     table.require_fit(others(schema, fill))
     for index in workload.sink.index:
         require_indexable(SimpleNamespace(schema=schema), index)

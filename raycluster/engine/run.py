@@ -204,7 +204,7 @@ class _Run:
 
     def _settle(self, filled: Filled) -> None:
         """Commit new columns of old rows, unless too many could not be computed."""
-        self.verdict = judge(self.plan, filled, self.table, self.quarantine)
+        self.verdict = judge(self.plan, filled, self.quarantine)
         self._record(self.verdict.bad)
         self._require_budget()
         self._commit(filled=filled)

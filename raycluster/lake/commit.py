@@ -44,7 +44,7 @@ from lance.schema import LanceSchema
 
 from raycluster.errors import CommitConflict, LakeError, NotFound, TakenOver
 from raycluster.lake import store
-from raycluster.lake.generation import Filled
+from raycluster.lake.generation import Filled, require_columns
 from raycluster.lake.sql import any_of
 from raycluster.lake.table import COMMIT, ENCODERS, FENCE, RAN, Table
 
@@ -134,6 +134,7 @@ class _Step:
     @classmethod
     def prepare(cls, table: Table, dataset: Any, change: Change, fragments: list[FragmentMetadata]) -> _Step | None:
         """Build the step; None when the table is already as the change wants it."""
+        require_columns(dataset, fragments)
         stale = set(change.removed) | _brought_by_others(table, dataset, change, fragments)
         rows = _places(dataset, stale)
         encoders = None if change.encoders is None else json.dumps(list(change.encoders)).encode()

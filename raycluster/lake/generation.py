@@ -37,7 +37,7 @@ from lance.file import LanceFileSession
 from lance.fragment import DataFile
 from lance.schema import LanceSchema
 
-from raycluster.errors import CommitConflict, RunFailed
+from raycluster.errors import CommitConflict, Mismatch, RunFailed
 from raycluster.lake import store
 from raycluster.lake.columns import conform
 from raycluster.lake.table import Table
@@ -68,6 +68,7 @@ class Generation:
     fresh: tuple[int, ...] = ()  # those of them that are new or changed; the others read what these write
     digest: str = ""  # of all that decides a value
     rows: int = 0  # of this workload, when it was planned; with none, columns are only added
+    again: frozenset[str] = frozenset()  # ids of rows that an earlier generation could not be computed for
     reasons: tuple[str, ...] = ()  # a line a column, for people
 
 
@@ -80,6 +81,7 @@ class Part:
     rows: int
     filled: int = 0  # rows that were computed
     bad: list[dict[str, Any]] = field(default_factory=list)  # as `outlet.Outlet.bad`
+    mended: list[str] = field(default_factory=list)  # ids of rows that were bad and are not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,17 @@ class Filled:
             files = [one for one in fragment.files if known & set(one.fields)]
             grown.append(replace(fragment, files=[*files, *([_file(part, leaves)] if part else [])]))
         return grown, fields
+
+
+def require_columns(dataset: Any, fragments: Iterable[FragmentMetadata]) -> None:
+    """Check that new rows have no column that has made way for another generation of it since they were written.
+
+    Raises:
+        Mismatch: they do; values in it would be lost without a word.
+    """
+    known = set(_ids(dataset.lance_schema.fields()))
+    if any(set(one.fields) - known for fragment in fragments for one in fragment.files):
+        raise Mismatch("columns of the dataset were replaced while this run wrote rows for it", fix="run it again")
 
 
 def makers(table: Table, version: int | str | None = None) -> dict[str, list[Maker]]:
@@ -203,8 +216,8 @@ class Writer:
         self._file.write_batch(conform(batch.take(pa.array(indices, mask=gaps)), self.columns))
         self.rows += len(indices)
 
-    def close(self, *, rows: int, filled: int, bad: list[dict[str, Any]]) -> Part:
-        """Fill up to `rows` and write the last words."""
+    def close(self, rows: int, **counted: Any) -> Part:
+        """Fill up to `rows` and write the last words, the rest of a Part."""
         if rows > self.rows:
             nothing = pa.RecordBatch.from_arrays(
                 [pa.nulls(rows - self.rows, one.type) for one in self.columns], schema=self.columns
@@ -213,7 +226,7 @@ class Writer:
             self.rows = rows
         if rows < self.rows:
             raise RunFailed(f"{self.name} has {self.rows} rows, its fragment {rows}", fix="run it again")
-        part = Part(name=self.name, size=0, rows=rows, filled=filled, bad=bad)
+        part = Part(name=self.name, size=0, rows=rows, **counted)
         self._file.add_schema_metadata(_LAST_WORDS, json.dumps(asdict(part)))
         self._file.close()
         return replace(part, size=int(self._file.size_bytes or 0))

@@ -170,6 +170,12 @@ def test_what_cannot_be_computed_is_null_and_in_quarantine(corpus: Corpus, lakes
     found = {row["uri"].rsplit("/", 1)[1]: row["stage"] for row in lake.quarantine("d").rows()}
     assert found == {"raise.txt": "filling_stages", "crash.txt": "filling_stages", "p2.png": "read"}
 
+    (corpus.folder / "crash.txt").unlink()  # its row stays, and so does what is said of it
+    mended = corpus.run(lake, "Titling", "Counting, strict: false", "Colours")
+    assert (mended.filled, mended.bad_rows) == (13, 1)
+    assert corpus.rows(lake)["raise.txt"]["counting"] is not None
+    assert {row["uri"].rsplit("/", 1)[1] for row in lake.quarantine("d").rows()} == {"crash.txt", "p2.png"}
+
 
 @pytest.mark.usefixtures("cluster")
 def test_too_many_bad_rows_change_nothing_and_are_tried_again(corpus: Corpus, lakes) -> None:
@@ -205,7 +211,7 @@ def test_rows_of_other_workloads_keep_what_they_have(corpus: Corpus, lakes) -> N
     }
     assert [name for name, row in sorted(after.items()) if row["colours"]] == [f"p{index}.png" for index in range(5)]
     with pytest.raises(Mismatch, match="10 rows of other workloads"):
-        due(corpus.workload("Counting, width: 8", name="pictures"), lake.table("d"))
+        due(corpus.workload("Counting, width: 8", name="pictures"), lake)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from raycluster.declare.workload import Index
-from raycluster.errors import CommitConflict, TakenOver
+from raycluster.errors import CommitConflict, Mismatch, TakenOver
 from raycluster.lake.commit import Change, commit
 from raycluster.lake.generation import (
     Filled,
@@ -56,7 +56,7 @@ def write(table: Table, made: Generation, *, only: int | None = None) -> dict[st
         writer = Writer(table.uri, key, made.columns)
         for batch in rows(table.uri, version, fragment, {"id": "id"}):
             writer.add(values(batch, made.columns), batch.column("_place").to_pylist())
-        parts[key] = writer.close(rows=physical_rows(table.uri, version, fragment), filled=1, bad=[])
+        parts[key] = writer.close(physical_rows(table.uri, version, fragment), filled=1, bad=[])
     return parts
 
 
@@ -138,7 +138,7 @@ def test_what_a_dead_writer_left_is_not_taken_for_finished(table: Table) -> None
     silent.add(values(batch, MARK), batch.column("_place").to_pylist())
     silent._file.close()
     assert finished(table, wanted.values()) == {}
-    part = writer.close(rows=physical_rows(table.uri, version, fragment), filled=60, bad=[])
+    part = writer.close(physical_rows(table.uri, version, fragment), filled=60, bad=[])
     assert finished(table, wanted.values()) == {key: replace(part, size=0)}
 
 
@@ -146,9 +146,9 @@ def test_files_with_rows_that_may_pass_by_themselves_are_made_again(table: Table
     _, wanted = keys(table, generation())
     key = next(iter(wanted.values()))
     bad = {"object_id": "o", "code": "unreadable", "passes": True}
-    Writer(table.uri, key, MARK).close(rows=60, filled=0, bad=[bad])
+    Writer(table.uri, key, MARK).close(60, filled=0, bad=[bad])
     assert finished(table, wanted.values()) == {}
-    Writer(table.uri, key, MARK).close(rows=60, filled=0, bad=[bad | {"passes": False}])
+    Writer(table.uri, key, MARK).close(60, filled=0, bad=[bad | {"passes": False}])
     assert finished(table, wanted.values()).keys() == {key}
 
 
@@ -193,6 +193,16 @@ def test_rolled_back_and_redone_it_is_there_again_without_work(table: Table) -> 
     assert makers(table) == {}
     land(table, generation(), write(table, generation(), only=0))
     require_right(table, MARK)
+
+
+def test_rows_written_for_a_column_that_has_made_way_since_are_refused(writer: Any) -> None:
+    writer.put(["one"])
+    late = writer.write(["two"])
+    made = generation(NARROW)
+    land(writer.table, made, write(writer.table, made))
+    with pytest.raises(Mismatch, match="replaced while this run wrote"):
+        commit(writer.table, Change(run_id="late", workload="other", fragments=late))
+    assert writer.table.count_rows() == 2
 
 
 def test_a_run_that_was_taken_over_lands_nothing(table: Table) -> None:
