@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from raycluster.engine.cluster import here
 from raycluster.engine.progress import Pace
 from raycluster.engine.summary import Snapshot, Summary
 from raycluster.errors import InvalidUse
+from raycluster.lake.generation import Generation
 from raycluster.lake.lake import Lake
 from raycluster.lake.runs import Run
 from raycluster.plan import make_plan
@@ -49,6 +51,17 @@ def live() -> terminal.Live:
     progress = terminal.Live(quiet=True)
     progress.planned(make_plan(parse_workload(WORKLOAD), here(), listed=[], known=[]))
     return progress
+
+
+def test_a_plan_says_which_columns_it_computes_for_old_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "column minilm: 1,204 rows to compute (new encoder)"
+    fill = Generation(workload="w", columns=pa.schema([("minilm", pa.string())]), makers=(), reasons=(said,))
+    plan = replace(make_plan(parse_workload(WORKLOAD), here(), listed=[], known=[]), fill=fill)
+    terminal.show_plan(plan, as_json=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert said in shown
+    assert "nothing to do" not in shown
+    assert terminal.plan_document(plan)["columns"] == [said]
 
 
 # --- progress --------------------------------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ class Live:
         if not self.quiet:
             done = plan.objects("done")
             err.print(f"{plan.workload.name}: {plan.todo.num_rows} objects to do, {done} already done")
+            for reason in plan.fill.reasons if plan.fill else ():
+                err.print(reason, markup=False)
 
     def update(self, now: Snapshot) -> None:
         """Show how far the run has come."""
