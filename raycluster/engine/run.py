@@ -119,7 +119,8 @@ def _explained() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, RayclusterError):
+        # Ray's wrapper is of the wrapped error's class too, and says a whole traceback.
+        while isinstance(cause, ray.exceptions.RayError) or not isinstance(cause, RayclusterError | None):
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is not None:
             raise cause from None
