@@ -111,7 +111,10 @@ class Table:
         return outside(self.open(version).schema)
 
     def encoders(self, version: int | str | None = None) -> list[dict[str, Any]]:
-        """Return the encoder declarations that made the columns."""
+        """Return the encoder declarations that made the columns, as YAML writes them.
+
+        With digests and revisions, workload by workload: `generation.makers`.
+        """
         text = (self.open(version).schema.metadata or {}).get(ENCODERS, b"[]")
         found: list[dict[str, Any]] = json.loads(text)
         return found
