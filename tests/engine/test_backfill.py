@@ -138,6 +138,7 @@ def test_a_changed_revision_is_another_generation_and_shared_columns_keep_what_o
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_who_reads_a_column_that_changes_works_again_on_the_rows_where_it_does(corpus: Corpus, lakes) -> None:
     lake = lakes("late")
@@ -153,6 +154,7 @@ def test_who_reads_a_column_that_changes_works_again_on_the_rows_where_it_does(c
     assert corpus.rows(lake) == corpus.rows(lakes("at once"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_what_cannot_be_computed_is_null_and_in_quarantine(corpus: Corpus, lakes) -> None:
     (corpus.folder / "raise.txt").write_text("please RAISE an error.\n")
@@ -177,6 +179,7 @@ def test_what_cannot_be_computed_is_null_and_in_quarantine(corpus: Corpus, lakes
     assert {row["uri"].rsplit("/", 1)[1] for row in lake.quarantine("d").rows()} == {"crash.txt", "p2.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_too_many_bad_rows_change_nothing_and_are_tried_again(corpus: Corpus, lakes) -> None:
     lake = lakes("late")
@@ -197,6 +200,7 @@ def test_too_many_bad_rows_change_nothing_and_are_tried_again(corpus: Corpus, la
     } == {name: {key: value for key, value in row.items() if key != "vector"} for name, row in kept.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_rows_of_other_workloads_keep_what_they_have(corpus: Corpus, lakes) -> None:
     lake = lakes("shared")
@@ -214,6 +218,7 @@ def test_rows_of_other_workloads_keep_what_they_have(corpus: Corpus, lakes) -> N
         due(corpus.workload("Counting, width: 8", name="pictures"), lake)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_column_may_change_its_type(corpus: Corpus, lakes) -> None:
     lake = lakes("late")
