@@ -143,7 +143,11 @@ class Trial:
 
     def notes(self) -> dict[str, str]:
         """Return the environment that says where to note what."""
-        return {"WORKED_ON": str(self.folder / "worked_on"), "MOMENT_TAKEN": str(self.taken)}
+        return {
+            "WORKED_ON": str(self.folder / "worked_on"),
+            "MOMENT_TAKEN": str(self.taken),
+            "RAY_worker_niceness": "0",  # at Ray's 15 a busy machine keeps its workers waiting for minutes
+        }
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start a driver; what it says goes to files, which outlive it and its Ray."""

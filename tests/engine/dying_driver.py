@@ -12,7 +12,7 @@ import moment
 import ray
 
 from raycluster.declare.workload import load_workload
-from raycluster.engine import run
+from raycluster.engine import pipeline, run
 from raycluster.engine.prepare import prepare
 from raycluster.errors import RayclusterError
 from raycluster.lake.lake import Lake
@@ -26,6 +26,9 @@ def main(file: str, place: str) -> None:
     if os.environ.get(moment.WORKER):
         hook = {"worker_process_setup_hook": "moment.arm_worker"}
         ray.init(os.environ.get("RAY_ADDRESS", "local"), include_dashboard=False, log_to_driver=False, runtime_env=hook)
+    if os.environ.get("SHARD_TWICE"):  # as a retry would, whose first attempt was believed lost
+        shards = pipeline.shards
+        pipeline.shards = lambda *given, **options: [*shards(*given, **options), *list(shards(*given, **options))[:1]]
     moment.arm(os.environ.get(moment.DRIVER, ""))
     try:
         summary = run.execute(prepare(load_workload(file), lake), lake)

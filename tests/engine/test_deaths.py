@@ -99,12 +99,12 @@ def test_a_driver_that_comes_back_from_the_dead_commits_nothing_more(trial: Tria
     with Reader(trial) as reader:
         zombie = trial.start(DRIVER_MOMENT=f"stop {moment}")
         wait_until_stopped(zombie)
-        summary = trial.run()
+        trial.run()
         version = trial.lake.table("d").version()
         os.kill(zombie.pid, signal.SIGCONT)
         said = trial.end(zombie, 0)
     assert (zombie.returncode, said.get("error")) == (1, "TakenOver"), said
-    assert summary["run_id"] in said["message"]
+    assert "commits nothing more" in said["message"]
     assert trial.lake.table("d").version() == version
     reader.require_nothing_wrong()
     trial.require_undisturbed()

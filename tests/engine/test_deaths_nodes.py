@@ -9,7 +9,13 @@ import pytest
 from ray.cluster_utils import Cluster
 from survival import Reader, Trial
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings(
+        "ignore:lance is not fork-safe"
+    ),  # nodes are forked, and execute another program at once
+]
 
 HEAVY = '[{use: "private_stages:Noted", needs: {cpu: 2}}]'  # two CPUs of one node a worker
 Nodes = Callable[..., Cluster]
@@ -53,7 +59,7 @@ def test_a_run_goes_on_without_a_node(trial: Trial, nodes: Nodes) -> None:
     with Reader(trial) as reader:
         driver = trial.start()
         wait_for_work(trial, driver, 10)
-        kill(cluster.worker_nodes[0])
+        kill(next(iter(cluster.worker_nodes)))
         died, begun = time.monotonic(), trial.worked_on()
         assert trial.end(driver)["status"] == "done"
     again = sum(1 for name, count in trial.worked_on().items() if count > 1)
@@ -70,7 +76,7 @@ def test_a_run_waits_for_room_and_says_what_is_missing_when_it_is_run_again(tria
     with Reader(trial) as reader:
         driver = trial.start()
         wait_for_work(trial, driver, 10)
-        kill(cluster.worker_nodes[0])
+        kill(next(iter(cluster.worker_nodes)))
         time.sleep(20)  # a node's death is noticed after up to 15 s
         assert driver.poll() is None
         driver.kill()
@@ -81,6 +87,5 @@ def test_a_run_waits_for_room_and_says_what_is_missing_when_it_is_run_again(tria
         assert "2 CPU" in refused["message"]
         assert trial.kept() == kept
         cluster.add_node(num_cpus=2)
-        cluster.wait_for_nodes()
         trial.recover("the only node with room, then the driver")
     reader.require_nothing_wrong()

@@ -15,7 +15,8 @@ from raycluster.lake.lake import Lake
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 FULL = {
-    "a fragment is written": "after lance:LanceDataset.commit 1",
+    "a run is entered": "after lance:LanceDataset.commit 1",
+    "a fragment is written": "after raycluster.lake.runs:Runs.put 1",
     "rows are committed": "before lance:LanceDataset.commit 3",
     "bad rows are recorded": "before raycluster.lake.quarantine:Quarantine.add 1",
     "an index is built": "before raycluster.engine.run:build 1",

@@ -43,11 +43,11 @@ def test_a_worker_killed(trial: Trial, case: str) -> None:
     assert trial.taken.exists()
 
 
-@pytest.mark.parametrize("number", [4, 40])
+@pytest.mark.parametrize("number", [1, 6])
 def test_a_worker_killed_where_rows_travel(trial: Trial, number: int) -> None:
     trial.encode = APART
-    trial.environment["WORKER_MOMENT"] = f"kill after raycluster.engine.worker:Worker.__call__ {number // 4}"
-    require_survival(trial, f"worker of two pools, {number}", most=len(trial.todo))
+    trial.environment["WORKER_MOMENT"] = f"kill after raycluster.engine.worker:Worker.__call__ {number}"
+    require_survival(trial, f"worker of two pools, after unit {number}", most=2 * SHARD)
     assert trial.taken.exists()
 
 
@@ -73,6 +73,15 @@ def test_both_workers_killed_from_outside(trial: Trial) -> None:
     reader.require_nothing_wrong()
     trial.require_undisturbed()
     assert sum(trial.worked_on().values()) >= len(trial.todo) > PIECES
+
+
+def test_a_shard_that_is_worked_on_twice_is_never_committed_twice(trial: Trial) -> None:
+    with Reader(trial) as reader:
+        said = trial.end(trial.start(SHARD_TWICE="1"))
+        assert said.get("error") == "RunFailed", said
+        assert "came out twice" in said["message"]
+        trial.recover("a shard worked on twice")
+    reader.require_nothing_wrong()
 
 
 def command(pid: int) -> bytes:
