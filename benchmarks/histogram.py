@@ -139,7 +139,7 @@ def script(folder: Path, out: Path) -> str:
     import ray
     import ray.data
 
-    ray.init(num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     uri, paths = str(out / "script.lance"), files(folder)
     blocks = min(8 * CORES, len(paths))
     done = ray.data.from_arrow([pa.table({"path": paths[one::blocks]}) for one in range(blocks)]).map_batches(
