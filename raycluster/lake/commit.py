@@ -170,10 +170,16 @@ class _Step:
         return LanceDataset.commit(dataset, transaction, max_retries=0)
 
     def has_landed(self, dataset: Any) -> bool:
-        """Tell whether the version that this step was to make is its own."""
+        """Tell whether the version that this step was to make is its own.
+
+        Raises:
+            LakeError: nobody can tell any more, because that version has been removed. `maintain` keeps those of the
+                last hour while a run is unfinished.
+        """
         if dataset.version < self.version:
             return False
-        made = dataset.read_transaction(self.version)
+        with store.explained(dataset.uri, f"tell whether version {self.version} was committed by this run in"):
+            made = dataset.read_transaction(self.version)
         return made is not None and str(made.uuid) == self.uuid
 
 
