@@ -20,9 +20,9 @@ from _decode import COLUMNS
 
 def one_commit(folder: Path, out: Path) -> str:
     """Raycluster, but with a pause between commits that no run reaches."""
-    from raycluster.engine import run
+    from raycluster.engine import landing
 
-    run._COMMIT_EVERY_SECONDS = math.inf
+    landing._COMMIT_EVERY_SECONDS = math.inf
     return histogram.raycluster(folder, out)
 
 

@@ -1,9 +1,8 @@
 """A plan becomes a run: references go out in shards, fragments come back and are committed every few seconds.
 
-Order matters. Within a commit: first the bad rows of objects whose other rows are good, then the good rows, then the
-objects of which nothing could be used; an object counts as done only by the last of these, so a death in between
-makes it to be done again, never lost. At the end: the sums are proven, the indexes built, and only then does `live`
-move. Whatever fails on the way leaves readers where they were, and the next run with all that is committed.
+Order matters: old rows get their new columns, new rows land (`landing.py`), the sums are proven, the indexes built, and
+only then does `live` move. Whatever fails on the way leaves readers where they were, and the next run with all that is
+committed.
 """
 
 from __future__ import annotations
@@ -12,40 +11,34 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from raycluster.declare.workload import declaration, dump
 from raycluster.engine.backfill import Verdict, adopted, backfill, judge, others
 from raycluster.engine.cluster import connect
+from raycluster.engine.landing import Landing
 from raycluster.engine.line import Job
 from raycluster.engine.pipeline import messages, require_no_checkpoints
 from raycluster.engine.prepare import declaration_digest, schema_of
 from raycluster.engine.progress import Pace, Progress
 from raycluster.engine.summary import Snapshot, Summary
-from raycluster.engine.tally import Ready, Tally
 from raycluster.errors import InvalidUse, RayclusterError, RunFailed
 from raycluster.lake import rollback
-from raycluster.lake.commit import Change, Landed, commit
 from raycluster.lake.generation import Filled
 from raycluster.lake.index import build
 from raycluster.lake.lake import Lake
 from raycluster.lake.maintain import due, maintain
 from raycluster.lake.runs import Run, Status
 from raycluster.lake.table import Table
-from raycluster.lake.write import Sink, files
+from raycluster.lake.write import Sink
 from raycluster.plan import Plan
 
 Allowance = Literal["prune", "redo"]
 
 _LOOK_EVERY_SECONDS = 0.5
-# At most so much work is done again when everything dies. A commit takes milliseconds (57 at 1,000 fragments), more on
-# a slow store or a very large table: there the pause grows, so that commits never take more than this share of a run.
-_COMMIT_EVERY_SECONDS = 5.0
-_COMMIT_SHARE = 0.02
 
 
 def execute(
@@ -135,12 +128,7 @@ class _Run:
         self.plan, self.lake, self.prune = plan, lake, prune
         self.workload = plan.workload
         self.table: Table = lake.table(self.workload.sink.dataset)
-        self.tally = Tally(plan.todo)
-        self.base = plan.base or 1  # version 1 of a dataset is empty
-        self.own: set[str] = set()  # files that this run committed
         self.verdict = Verdict()  # on old rows that get new columns
-        self.ready: Ready | None = None  # taken from the tally, not yet landed for certain
-        self.next_landing = 0.0  # monotonic seconds
         self.started = time.monotonic()
         now = datetime.now(UTC)
         self.started_at = now
@@ -152,20 +140,19 @@ class _Run:
             skipped=plan.objects("done"),
             declaration=declaration_digest(plan.workload),
         )
+        self.landing = Landing(plan, lake, self.summary)
+        self.tally, self.quarantine = self.landing.tally, self.landing.quarantine
 
     def begin(self) -> None:
         """Create the dataset if it is new, and enter the run as running."""
-        self.declared = [declaration("encode", stage) for stage in self.workload.encode]
-        self.declared += [declaration("decode", stage) | {"family": "decode"} for stage in self.workload.decode]
         schema = others(schema_of(self.workload), self.plan.fill)
-        self.sink: Sink = self.table.create_or_check(schema, self.declared)
-        self.quarantine = self.lake.quarantine(self.table.name)
+        self.sink: Sink = self.table.create_or_check(schema, self.landing.declared)
         before = self.table.open_runs().get(self.workload.name)
         last = self.table.last_runs().get(self.workload.name, {}).get("run_id", before)
         self.summary.follows = last
         self.holds_fence = bool(self.plan.todo.num_rows or self.plan.fill or self.prune or before)
         if self.holds_fence:
-            self._commit(fence="take", filled=None if self.plan.fill else adopted(self.workload))
+            self.landing.commit(fence="take", filled=None if self.plan.fill else adopted(self.workload))
         if last:
             self.lake.runs().close(last, f"it died; run {self.summary.run_id} goes on")
         self._note()
@@ -201,14 +188,14 @@ class _Run:
         if self.plan.fill is not None:
             with _explained():
                 backfill(self.plan, self._job(), self.table, progress=self.progress, settle=self._settle)
-            self.sink = self.table.create_or_check(schema_of(self.workload), self.declared)
+            self.sink = self.table.create_or_check(schema_of(self.workload), self.landing.declared)
 
     def _settle(self, filled: Filled) -> None:
         """Commit new columns of old rows, unless too many could not be computed."""
         self.verdict = judge(self.plan, filled, self.quarantine)
-        self._record(self.verdict.bad)
+        self.landing.record(self.verdict.bad)
         self._require_budget()
-        self._commit(filled=filled)
+        self.landing.commit(filled=filled)
         self.quarantine.remove_rows(self.verdict.mended)
         self.summary.filled = sum(part.filled for part in filled.parts.values())
 
@@ -221,19 +208,19 @@ class _Run:
             for message in messages(self.plan, self._job(), self.progress):
                 self.tally.add(message)
                 self._require_budget()
-                if time.monotonic() > self.next_landing:
-                    self._land()
+                if self.landing.is_due:
+                    self.landing.land()
 
     def finish(self) -> None:
         """Commit the rest, prove the sums, index, and let readers see it."""
-        self._land()
+        self.landing.land()
         self.tally.require_conservation(committed=self.summary.rows)
         self._require_budget()
         if self.holds_fence:
             for gone in self.plan.vanished.chunks if self.prune else ():
-                self.summary.replaced += self._commit(removed=gone.to_pylist()).removed
+                self.summary.replaced += self.landing.commit(removed=gone.to_pylist()).removed
                 self.quarantine.remove(gone.to_pylist())
-            self._commit(fence="release")
+            self.landing.commit(fence="release")
         for older in self.plan.stale.chunks:
             self.quarantine.remove(older.to_pylist())
         self.summary.indexes = build(self.table, self.workload.sink.index)
@@ -266,7 +253,7 @@ class _Run:
     def stop(self) -> None:
         """Keep the whole objects that are finished; the next run goes on from there."""
         shown = self.table.live()
-        self._land_all()
+        self.landing.land_all()
         self.summary.message = (
             f"stopped: {self.tally.objects.total()} of {self.plan.todo.num_rows} objects are kept; "
             "run the same command to go on. "
@@ -279,66 +266,10 @@ class _Run:
         self.summary.message = str(getattr(error, "message", "") or f"{type(error).__name__}: {error}")
         try:
             with suppress(Exception):  # it may be the lake itself that failed; what failed first is what is told
-                self._land_all()
+                self.landing.land_all()
         finally:
             with suppress(Exception):
                 self._close("failed")
-
-    def _land_all(self) -> None:
-        """Finish a landing that was interrupted, then land the rest."""
-        if self.ready is not None:
-            self._land()
-        self._land()
-
-    def _land(self) -> None:
-        """Commit what is whole, and record the bad rows. Tried again after an interruption, it lands nothing twice."""
-        started = time.monotonic()
-        self.ready = self.ready or self.tally.take()
-        ready = self.ready
-        lost = set(ready.lost)
-        self._record([row for row in ready.bad if row["object_id"] not in lost])
-        if not ready.is_committed and (ready.fragments or ready.replaced):
-            landed = self._commit(fragments=ready.fragments, removed=ready.replaced)
-            self.summary.rows += landed.added
-            self.summary.replaced += landed.removed
-            self.ready = replace(ready, is_committed=True)  # once more, and what it replaces would be itself
-        self._record([row for row in ready.bad if row["object_id"] in lost], settled_by=self.summary.declaration)
-        self.quarantine.remove(ready.replaced, except_run=self.summary.run_id)
-        self.ready, now = None, time.monotonic()
-        self.next_landing = now + max(_COMMIT_EVERY_SECONDS, (now - started) / _COMMIT_SHARE)
-
-    def _record(self, bad: list[dict[str, Any]], settled_by: str | None = None) -> None:
-        if self.workload.check.on_bad != "quarantine":
-            return
-        rows = [row | {"settled_by": None if row["passes"] else settled_by} for row in bad]
-        for row in rows:
-            del row["passes"]
-        self.quarantine.add(rows, run_id=self.summary.run_id, workload=self.workload.name)
-
-    def _commit(
-        self,
-        *,
-        fragments: Sequence[str] = (),
-        removed: Sequence[str] = (),
-        fence: Literal["take", "hold", "release"] = "hold",
-        filled: Filled | None = None,
-    ) -> Landed:
-        change = Change(
-            run_id=self.summary.run_id,
-            workload=self.workload.name,
-            fragments=fragments,
-            removed=removed,
-            base=self.base,
-            encoders=self.declared if fence == "take" else None,
-            declaration={"digest": self.summary.declaration, "yaml": dump(self.workload)} if fence == "take" else {},
-            fence=fence,
-            own=self.own,
-            filled=filled,
-        )
-        landed = commit(self.table, change)
-        self.own.update(name for fragment in fragments for name in files(fragment))
-        self.summary.version = landed.version
-        return landed
 
     def _require_budget(self) -> None:
         """Judge the dataset that would become live: what earlier runs found bad, and is still listed, counts too."""

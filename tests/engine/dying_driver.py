@@ -12,12 +12,13 @@ import moment
 import ray
 
 from raycluster.declare.workload import load_workload
-from raycluster.engine import pipeline, run
+from raycluster.engine import landing, pipeline
 from raycluster.engine.prepare import prepare
+from raycluster.engine.run import execute
 from raycluster.errors import RayclusterError
 from raycluster.lake.lake import Lake
 
-run._COMMIT_EVERY_SECONDS = 0.3
+landing._COMMIT_EVERY_SECONDS = 0.3
 
 
 def main(file: str, place: str) -> None:
@@ -31,7 +32,7 @@ def main(file: str, place: str) -> None:
         pipeline.shards = lambda *given, **options: [*shards(*given, **options), *list(shards(*given, **options))[:1]]
     moment.arm(os.environ.get(moment.DRIVER, ""))
     try:
-        summary = run.execute(prepare(load_workload(file), lake), lake)
+        summary = execute(prepare(load_workload(file), lake), lake)
     except RayclusterError as error:
         print(json.dumps({"error": type(error).__name__, "message": str(error)}))
         sys.exit(1)
