@@ -267,10 +267,12 @@ class Trial:
 
 
 def _is_worker(pid: int) -> bool:
+    """Tell whether a process works for the driver; Ray's agents do not, and outlive it by a minute."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
+        name = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+    return name.startswith(b"ray::") and b"Agent" not in name
 
 
 class Reader(threading.Thread):
