@@ -221,7 +221,7 @@ class LakeMachine(RuleBasedStateMachine):
         pieces = Counter((row["uri"], row["object_id"]) for row in rows)
         assert set(pieces.values()) <= {PIECES}  # no object in part
         assert len({uri for uri, _ in pieces}) == len(pieces)  # no object in two versions
-        return dict(pieces)
+        return dict(pieces.keys())
 
     def as_held(self, model: Held) -> Held:
         return {uri: object_id(uri, version) for uri, version in model.items()}
