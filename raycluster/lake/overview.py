@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 from raycluster.lake.lake import Lake
@@ -53,7 +54,9 @@ def history(lake: Lake, name: str, limit: int = _TOLD) -> list[dict[str, Any]]:
     table = lake.existing(name)
     told = [_run(one) for one in lake.runs().recent(name, limit=limit)]
     told += [_rollback(one) for one in rollbacks(lake).of(name)]
-    told = sorted(told, key=_at, reverse=True)[:limit]
+    told = sorted(told, key=_at, reverse=True)[:limit]  # in UTC, to the microsecond; people get seconds, of their own
+    for one in told:
+        one["at"] = one["at"].astimezone().isoformat(timespec="seconds")
     for tag, version in sorted(table.tags().items()):
         standing = [one for one in told if one["status"] == "done" and one["version"]]
         exact = [one for one in standing if one["version"] == version]
@@ -65,7 +68,7 @@ def history(lake: Lake, name: str, limit: int = _TOLD) -> list[dict[str, Any]]:
 
 def _run(run: Run) -> dict[str, Any]:
     return {
-        "at": (run.finished_at or run.started_at).astimezone().isoformat(timespec="seconds"),
+        "at": run.finished_at or run.started_at,
         "what": "run",
         "id": run.run_id,
         "status": run.status,
@@ -80,7 +83,7 @@ def _run(run: Run) -> dict[str, Any]:
 
 def _rollback(entry: Rollback) -> dict[str, Any]:
     return {
-        "at": entry.at.astimezone().isoformat(timespec="seconds"),
+        "at": entry.at,
         "what": "rollback",
         "id": entry.rollback_id,
         "status": "running" if entry.restored is None else "done",
@@ -93,8 +96,9 @@ def _rollback(entry: Rollback) -> dict[str, Any]:
     }
 
 
-def _at(told: dict[str, Any]) -> str:
-    return str(told["at"])
+def _at(told: dict[str, Any]) -> datetime:
+    moment: datetime = told["at"]
+    return moment
 
 
 def _version(told: dict[str, Any]) -> int:
