@@ -7,6 +7,7 @@ Credentials and endpoints come from the environment, as Lance's object_store rea
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,6 +29,7 @@ _RUST_PLACE = re.compile(r",? ?/[^ ]+\.rs:\d+(:\d+)?")
 _PREFIX = re.compile(r"^(?:(?:Invalid user input|External error|LanceError\(\w+\)): )+")
 _FIX_LOCAL = "check the path and its permissions; name the lake with --lake or RAYCLUSTER_LAKE"
 _FIX_FULL = "free space there, and run it again: what was committed is kept, and readers see what they saw before"
+_TAG_ROOM = 1 << 20  # bytes; a tag takes a block, and others write too
 _FIX_REMOTE = "check the bucket, the credentials (AWS_*, GOOGLE_*, AZURE_*) and, off AWS, AWS_ENDPOINT_URL"
 
 
@@ -109,6 +111,16 @@ def create(uri: str, schema: pa.Schema) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         if not exists(uri):
             raise LakeError(f"cannot create {uri}: {plain(error)}", fix=fix_for(uri, error)) from error
+
+
+def require_room(uri: str) -> None:
+    """Refuse to write over a tag on a full disk: Lance empties it, cannot fill it, and says nothing (pylance 14.0.2).
+
+    Raises:
+        LakeError: the disk is full; nothing was changed.
+    """
+    if "://" not in uri and shutil.disk_usage(uri).free < _TAG_ROOM:
+        raise LakeError(f"cannot tag {uri}: No space left on device", fix=_FIX_FULL)
 
 
 def folders(uri: str) -> list[str]:

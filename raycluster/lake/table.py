@@ -185,6 +185,7 @@ class Table:
         live = self.live()
         if live == version or (live is not None and version < live and move != "back"):
             return live
+        store.require_room(self.uri)
         with store.explained(self.uri, "tag"):
             tags = self.open().tags
             try:
@@ -201,6 +202,7 @@ class Table:
 
     def tag(self, name: str, version: int) -> None:
         """Name a version, or give the name to another one; a version with a name is never removed."""
+        store.require_room(self.uri)
         with store.explained(self.uri, "tag"):
             tags = self.open().tags
             if name in tags.list():

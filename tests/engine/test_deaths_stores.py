@@ -20,7 +20,7 @@ FULL = {
     "rows are committed": "before lance:LanceDataset.commit 3",
     "bad rows are recorded": "before raycluster.lake.quarantine:Quarantine.add 1",
     "an index is built": "before raycluster.engine.run:build 1",
-    "live is moved": "before lance.dataset:Tags.update 1",
+    "live is moved": "before raycluster.lake.table:Table.set_live 1",
 }
 
 
@@ -79,7 +79,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[faulty.Proxy]:
 @pytest.fixture
 def bucket(world: World, store: faulty.Proxy, tmp_path: Path) -> Iterator[Trial]:
     """Begin a trial with an empty bucket."""
-    trial = Trial(world=world, folder=tmp_path, lake=Lake("s3://lake/here"), begins_empty=True)
+    trial = Trial(world=world, folder=tmp_path, lake=Lake(f"s3://lake/{tmp_path.name}"), begins_empty=True)
     trial.environment["AWS_ENDPOINT_URL"] = store.url
     yield trial
     trial.clean()

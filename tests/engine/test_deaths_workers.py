@@ -19,7 +19,7 @@ MOMENTS = {
     "fragment written, the driver not told": "after raycluster.lake.write:Sink.write 2",
     "the driver told, the task not ended": "after raycluster.engine.worker:Worker.__call__ 2",
 }
-APART = '[{use: "private_stages:Noted", actors: 1}]'  # in a pool of its own: rows travel
+APART = '[{use: "private_stages:Noted", actors: 1, needs: {cpu: 0}}]'  # in a pool of its own: rows travel
 
 
 def require_survival(trial: Trial, case: str, *, most: int) -> None:

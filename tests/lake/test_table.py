@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from raycluster.errors import LakeError, Mismatch, NotFound
+from raycluster.lake.lake import Lake
 from raycluster.lake.table import Table
 
 
@@ -184,3 +187,28 @@ def test_a_damaged_dataset_is_not_taken_for_an_absent_one(writer, tmp_path):
         Table("d", writer.table.uri).open()
     with pytest.raises(LakeError):
         writer.table.create_or_check(writer.schema())
+
+
+def test_a_tag_is_not_emptied_on_a_full_disk(writer_of, tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk (root)")
+    try:
+        writer = writer_of(Lake(str(place)).table("d"))
+        first = writer.put(["a"]).version
+        writer.table.set_live(first)
+        second = writer.put(["b"]).version
+        with (place / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+            while True:
+                ballast.write(b"x" * 4096)
+        for move in (lambda: writer.table.set_live(second), lambda: writer.table.tag("live", second)):
+            with pytest.raises(LakeError, match="No space left") as refused:
+                move()
+            assert "free space" in refused.value.fix
+            assert writer.table.live() == first
+        (place / "ballast").unlink()
+        assert writer.table.set_live(second) == second
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
