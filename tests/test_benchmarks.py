@@ -85,7 +85,7 @@ def test_outputs_within_the_tolerance_are_equal() -> None:
 
 
 def test_the_dead_and_the_grandchildren_are_counted() -> None:
-    burn = "import time\nwhile time.process_time() < 0.4: pass\n"
+    burn = "import time\nwhile time.process_time() < 1.5: pass\n"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); kept = bytearray(80 << 20)\n"
     tree = _tree.Tree()
     with (
@@ -98,7 +98,7 @@ def test_the_dead_and_the_grandchildren_are_counted() -> None:
         time.sleep(0.8)  # memory is looked at less often than CPU
         used = tree.cpu_seconds
         child.communicate("\n")
-    assert 0.35 < used < 1.5
+    assert 1.2 < used < 3.5  # new processes are looked for twice a second
     assert 80 << 20 < tree.peak_bytes < 300 << 20
 
 

@@ -467,9 +467,11 @@ def test_a_wrong_question_is_refused(small: Small, words: list[str], message: st
 
 
 def test_a_workload_that_does_not_fit_the_dataset_is_refused(small: Small, tmp_path: Path) -> None:
-    file = write(tmp_path / "w.yaml", declared(small.photo.parent, encode=[{"use": "sound_events"}]))
+    """Another workload may bring columns of its own, but not change those that hold others' values."""
+    other = declared(small.photo.parent, encode=[{"use": "filling_stages:Counting"}])  # `vector` of 4, not 384
+    other["metadata"]["name"] = "other"
     before = Lake(small.lake).table("small").version()
-    said = call("run", file, "--lake", small.lake, "--json")
+    said = call("run", write(tmp_path / "w.yaml", other), "--lake", small.lake, "--json")
     assert said.code == 2
     assert said.document["error"]["code"] == "mismatch"
     assert Lake(small.lake).table("small").version() == before

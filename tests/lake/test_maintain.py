@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -290,10 +291,20 @@ def test_a_run_beside_it_loses_nothing(writer, lake):
     thread = threading.Thread(target=caring)
     thread.start()
     own, put = set(), []
+
+    def numbers():
+        """Commit as fast as can be, then at a pace at which compaction wins on any machine, until it has."""
+        yield from range(60)
+        deadline, number = time.monotonic() + 60, 60
+        while sum(one.bytes_rewritten > 0 for one in rounds) <= 3 and time.monotonic() < deadline:
+            time.sleep(0.5)
+            yield number
+            number += 1
+
     try:
-        for number in range(60):
+        for number in numbers():
             written = writer.write([f"new{number}"], seed=number)
-            removed = [owner(writer, f"u1/{number}")] if number % 6 == 0 else []
+            removed = [owner(writer, f"u1/{number}")] if number % 6 == 0 and number < 60 else []
             put.append(f"new{number}")
             change = Change(
                 run_id="run", workload="w", fragments=written, removed=removed, base=base, fence="hold", own=own
