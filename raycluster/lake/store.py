@@ -131,17 +131,6 @@ def folders(uri: str) -> list[str]:
         return sorted(LanceFileSession(uri).list_with_delimiter().common_prefixes)
 
 
-def remove_files(uri: str, paths: list[str]) -> None:
-    """Delete files below `uri`; those already gone do not matter."""
-    if not paths:
-        return
-    place = LanceFileSession(uri)
-    for path in paths:
-        for found in (path, *place.list(path.removesuffix(".lance"))):
-            if place.contains(found):
-                place.delete_file(found)
-
-
 def modified(uri: str) -> dict[str, datetime | None]:
     """Return every file below `uri`, and when it was last written by the store's clock; None where it does not say."""
     try:

@@ -1,7 +1,7 @@
 """Row batches become Lance fragments that no reader sees until the driver commits them. Runs on workers.
 
 A fragment is a file with a random name: writing the same rows twice makes two, and only what is committed exists.
-Whoever gives up on a part discards its files; those of a worker that died are orphans until `gc`.
+What nobody commits, because its worker or its run died, is an orphan until `gc`.
 """
 
 from __future__ import annotations
@@ -60,11 +60,6 @@ class Sink:
             fix = store.fix_for(self.uri, error)
             raise LakeError(f"cannot write to {self.uri}: {store.plain(error)}", fix=fix) from error
         return [json.dumps(fragment.to_json()) for fragment in written]
-
-    def discard(self, fragments: list[str]) -> None:
-        """Delete the files of fragments that were not and will not be committed."""
-        with store.explained(self.uri, "clean up"):
-            store.remove_files(self.uri, [f"data/{path}" for text in fragments for path in files(text)])
 
 
 class _Feed:

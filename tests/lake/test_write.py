@@ -9,7 +9,7 @@ import pytest
 
 from raycluster.errors import Mismatch, NotFound
 from raycluster.lake.commit import Change, commit
-from raycluster.lake.write import Sink, count_rows, files
+from raycluster.lake.write import Sink, count_rows
 
 
 def stored(writer) -> list[str]:
@@ -74,23 +74,6 @@ def test_rows_that_do_not_fit_are_refused(writer):
 def test_a_dataset_that_has_gone(writer, tmp_path):
     with pytest.raises(NotFound):
         Sink(str(tmp_path / "nowhere.lance"), writer.schema()).write(iter([writer.rows(["a"])]))
-
-
-def test_discarding_leaves_no_file(anywhere):
-    anywhere.put(["a"])
-    sink = anywhere.table.create_or_check(anywhere.schema())
-    rows = anywhere.rows(["b"])
-    big = pa.array([b"x" * 200_000] * rows.num_rows)  # large enough for a file of its own beside the fragment
-    fragments = sink.write(iter([rows.set_column(rows.schema.get_field_index("thumbnail"), "thumbnail", big)]))
-    kept = anywhere.write(["c"])
-    sink.discard(fragments)
-    sink.discard(fragments)
-    commit(anywhere.table, Change(run_id="r", workload="w", fragments=kept))
-    assert anywhere.ids() == anywhere.ids_of(["a", "c"])
-    if "://" not in anywhere.table.uri:
-        left = "".join(stored(anywhere))
-        assert all(name.removesuffix(".lance") not in left for text in fragments for name in files(text))
-        assert all(name in left for text in kept for name in files(text))
 
 
 def test_features_are_matched_by_name(writer):
