@@ -22,7 +22,7 @@ from raycluster.lake.write import files
 from raycluster.plan import Plan
 
 # At most so much work is done again when everything dies. A commit takes milliseconds (57 at 1,000 fragments), more on
-# a slow store or a very large table: there the pause grows, so that commits never take more than this share of its time.
+# a slow store or a very large table: there the pause grows, so commits never take more than this share of its time.
 _COMMIT_EVERY_SECONDS = 5.0
 _COMMIT_SHARE = 0.05
 
