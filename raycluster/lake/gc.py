@@ -25,13 +25,14 @@ from datetime import datetime, timedelta
 
 from raycluster.errors import NotFound
 from raycluster.lake import store
+from raycluster.lake.generation import FILL
 from raycluster.lake.lake import Lake
 from raycluster.lake.lease import SKEW, leases, release
 from raycluster.lake.table import Table
 
 _NO_VERSION_IS_SO_OLD = timedelta(days=100 * 365)  # old versions are `maintain`'s
 _MOST_FILES = 2**31 - 1  # that Lance lists; without a number, 1,000
-_FILL = "data/fill-"  # as `generation.key`
+_FILL = f"data/{FILL}"
 
 
 @dataclass(frozen=True, kw_only=True)

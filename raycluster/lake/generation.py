@@ -45,6 +45,7 @@ from raycluster.lake.write import STORAGE_VERSION
 
 MADE_BY = b"raycluster:made-by:"  # + a workload's name: which encoders have worked on all its rows, as JSON
 _LAST_WORDS = "raycluster:filled"
+FILL = "fill-"  # how the names of such files begin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,7 @@ def key(generation: Generation, dataset: Any, fragment: FragmentMetadata) -> str
     ids = {one.name(): one.id() for one in dataset.lance_schema.fields()}
     read = [(name, ids.get(name)) for name in ("text", *generation.columns.names)]
     whole = [generation.digest, str(generation.columns), read, str(fragment.files[0].path), fragment.physical_rows]
-    return f"fill-{hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]}"
+    return f"{FILL}{hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]}"
 
 
 def keys(table: Table, generation: Generation) -> tuple[int, dict[int, str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from raycluster.errors import InvalidUse
 from raycluster.lake import store
 from raycluster.lake.quarantine import Quarantine
+from raycluster.lake.rollbacks import Rollbacks
 from raycluster.lake.runs import Runs
 from raycluster.lake.table import Table
 from raycluster.stage import unknown
@@ -56,6 +57,10 @@ class Lake:
     def runs(self) -> Runs:
         """Return past and present runs."""
         return Runs(f"{self.uri}/_runs.lance")
+
+    def rollbacks(self) -> Rollbacks:
+        """Return past rollbacks, and those that were not finished."""
+        return Rollbacks(f"{self.uri}/_rollbacks.lance")
 
 
 def _valid(name: str) -> str:

@@ -289,7 +289,7 @@ def _forget(uri: str, keep_age: timedelta, keep_versions: int, *, dry_run: bool 
 
 def _lists(lake: Lake, name: str) -> Iterator[str]:
     """Yield the URIs of what grows by a version with each row: Registers."""
-    for uri in (lake.quarantine(name).uri, lake.runs().uri, f"{lake.uri}/_rollbacks.lance"):
+    for uri in (lake.quarantine(name).uri, lake.runs().uri, lake.rollbacks().uri):
         if store.exists(uri):
             yield uri
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from raycluster.lake.lake import Lake
-from raycluster.lake.rollback import Rollback, rollbacks
+from raycluster.lake.rollbacks import Rollback
 from raycluster.lake.runs import Run
 
 _TOLD = 20  # entries of a history: some weeks of nightly runs
@@ -53,14 +53,16 @@ def history(lake: Lake, name: str, limit: int = _TOLD) -> list[dict[str, Any]]:
     """
     table = lake.existing(name)
     told = [_run(one) for one in lake.runs().recent(name, limit=limit)]
-    told += [_rollback(one) for one in rollbacks(lake).of(name)]
-    told = sorted(told, key=_at, reverse=True)[:limit]  # in UTC, to the microsecond; people get seconds, of their own
+    told += [_rollback(one) for one in lake.rollbacks().of(name)]
+    told = sorted(told, key=itemgetter("at"), reverse=True)[
+        :limit
+    ]  # in UTC, to the microsecond; people get seconds, of their own
     for one in told:
         one["at"] = one["at"].astimezone().isoformat(timespec="seconds")
     for tag, version in sorted(table.tags().items()):
         standing = [one for one in told if one["status"] == "done" and one["version"]]
         exact = [one for one in standing if one["version"] == version]
-        before = sorted((one for one in standing if one["version"] < version), key=_version, reverse=True)
+        before = sorted((one for one in standing if one["version"] < version), key=itemgetter("version"), reverse=True)
         for one in (exact or before)[:1]:
             one["tags"].append(tag if one["version"] == version else f"{tag} (v{version})")
     return told
@@ -94,15 +96,6 @@ def _rollback(entry: Rollback) -> dict[str, Any]:
         "why": entry.why,
         "tags": [],
     }
-
-
-def _at(told: dict[str, Any]) -> datetime:
-    moment: datetime = told["at"]
-    return moment
-
-
-def _version(told: dict[str, Any]) -> int:
-    return int(told["version"])
 
 
 def _indexes(dataset: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A bad version becomes history: readers and the next run go back to an earlier one, and with who and why.
+"""A bad version becomes history: readers and the next run go back to an earlier one; who and why is written down.
 
 Two things move. The `live` tag goes back, so readers see the earlier version within seconds. And Lance's `restore`
 puts that version's rows and indexes on top as the latest one, so that the next run builds on it. A run that is still
@@ -8,90 +8,22 @@ What was undone is not silently done again: a run whose workload declares the sa
 refuses, until the workload is changed, or `--redo` says that the cause lay elsewhere. A rollback is undone by another
 one, to the version that it left.
 
-The record is written before anything moves, and once more when all has: after a death in between, `unfinished` says
-so, and the next run refuses until the rollback has been given again.
+The record (`rollbacks.py`) is written before anything moves, and once more when all has: after a death in between it
+has no `restored`, and the next run refuses until the rollback has been given again.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
-
-import pyarrow as pa
 
 from raycluster.errors import InvalidUse, NotFound, RolledBack
 from raycluster.lake import store
-from raycluster.lake.columns import PRIMARY_KEY
 from raycluster.lake.lake import Lake
-from raycluster.lake.register import Register
-from raycluster.lake.sql import quoted
+from raycluster.lake.rollbacks import Rollback
 from raycluster.lake.table import PREVIOUS, Table
-
-SCHEMA = pa.schema(
-    [
-        pa.field("rollback_id", pa.string(), nullable=False, metadata=PRIMARY_KEY),
-        ("dataset", pa.string()),
-        ("at", pa.timestamp("us", "UTC")),
-        ("by", pa.string()),
-        ("why", pa.string()),
-        ("left", pa.int64()),
-        ("version", pa.int64()),
-        ("restored", pa.int64()),
-        ("undone", pa.string()),  # JSON
-        ("regained", pa.string()),  # JSON
-    ]
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rollback:
-    """One rollback of a dataset: from version `left` to `version`."""
-
-    rollback_id: str
-    dataset: str
-    at: datetime
-    by: str
-    why: str
-    left: int  # what readers saw before: give that to undo the rollback
-    version: int  # what `live` went back to
-    restored: int | None = None  # the version on which the next run builds: the same rows; None: not finished
-    undone: dict[str, str] = field(default_factory=dict)  # workload -> digest of the declaration whose run was undone
-    regained: dict[str, str] = field(default_factory=dict)  # the same of the runs whose rows are there (again)
-
-
-@dataclass(frozen=True)
-class Rollbacks:
-    """The list of a lake's rollbacks."""
-
-    uri: str
-
-    def put(self, entry: Rollback) -> None:
-        """Write a rollback's present state over its last one."""
-        row = asdict(entry) | {"undone": json.dumps(entry.undone), "regained": json.dumps(entry.regained)}
-        self._register.put(pa.Table.from_pylist([row], SCHEMA))
-
-    def of(self, dataset: str) -> list[Rollback]:
-        """Return a dataset's rollbacks, newest first."""
-        found = pa.Table.from_batches(self._register.scan(f"dataset = {quoted(dataset)}"), SCHEMA)
-        return [_entry(row) for row in found.sort_by([("at", "descending")]).to_pylist()]
-
-    @property
-    def _register(self) -> Register:
-        return Register(self.uri, SCHEMA)
-
-
-def _entry(row: dict[str, Any]) -> Rollback:
-    known = {one.name: row[one.name] for one in fields(Rollback)}
-    return Rollback(**known | {"undone": json.loads(row["undone"]), "regained": json.loads(row["regained"])})
-
-
-def rollbacks(lake: Lake) -> Rollbacks:
-    """Return the list of a lake's rollbacks."""
-    return Rollbacks(f"{lake.uri}/_rollbacks.lance")
 
 
 def roll_back(lake: Lake, name: str, *, to: str | None, by: str, why: str = "") -> Rollback:
@@ -119,6 +51,7 @@ def roll_back(lake: Lake, name: str, *, to: str | None, by: str, why: str = "") 
         )
     live, latest = table.live(), table.version()
     before, after = table.last_runs(version), table.last_runs(latest)
+    follows = {run.run_id: run.summary.get("follows") for run in lake.runs().recent(name, limit=None)}
     entry = Rollback(
         rollback_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         dataset=name,
@@ -128,11 +61,11 @@ def roll_back(lake: Lake, name: str, *, to: str | None, by: str, why: str = "") 
         left=latest if live is None else live,
         version=version,
         undone={
-            one: ran["digest"] for one, ran in after.items() if ran["run_id"] not in _line(lake, name, before.get(one))
+            one: ran["digest"] for one, ran in after.items() if ran["run_id"] not in _line(follows, before.get(one))
         },
         regained={one: ran["digest"] for one, ran in before.items()},
     )
-    rollbacks(lake).put(entry)
+    lake.rollbacks().put(entry)
     with store.explained(table.uri, "roll back"):
         table.open(version).restore()
     entry = replace(entry, restored=table.version())
@@ -140,13 +73,12 @@ def roll_back(lake: Lake, name: str, *, to: str | None, by: str, why: str = "") 
         table.set_live(version, "back")
     for run_id in table.open_runs(latest).values():
         lake.runs().close(run_id, f"{name!r} was rolled back to version {version} by {by}")
-    rollbacks(lake).put(entry)
+    lake.rollbacks().put(entry)
     return entry
 
 
-def _line(lake: Lake, name: str, ran: Mapping[str, str] | None) -> set[str]:
-    """Return a run and all that went before it: whose rows a version holds."""
-    follows = {run.run_id: run.summary.get("follows") for run in lake.runs().recent(name, limit=None)}
+def _line(follows: Mapping[str, str | None], ran: Mapping[str, str] | None) -> set[str]:
+    """Return a run and all that it follows, one after the other: whose rows a version holds."""
     line = set[str]()
     run = ran["run_id"] if ran else None
     while run and run not in line:
@@ -185,7 +117,7 @@ def shown(lake: Lake, name: str) -> list[tuple[datetime, int]]:
         for run in lake.runs().recent(name, status="done", limit=None)
         if run.finished_at and run.version
     ]
-    backs = [(entry.at, entry.version) for entry in rollbacks(lake).of(name)]
+    backs = [(entry.at, entry.version) for entry in lake.rollbacks().of(name)]
     return sorted([*runs, *backs], reverse=True)
 
 
@@ -196,7 +128,7 @@ def publish(lake: Lake, table: Table, version: int) -> int:
     looks for a restore after it has moved it.
     """
     seen = table.set_live(version)
-    for entry in rollbacks(lake).of(table.name)[:1]:
+    for entry in lake.rollbacks().of(table.name)[:1]:
         if entry.restored is not None and entry.restored > version:
             return table.set_live(entry.version, "back")
     return seen
@@ -208,7 +140,7 @@ def require_not_undone(lake: Lake, name: str, *, workload: str, declaration: str
     Raises:
         RolledBack: the last word on this workload, as it is declared now, is a rollback; or one was not finished.
     """
-    entries = rollbacks(lake).of(name)
+    entries = lake.rollbacks().of(name)
     if entries and entries[0].restored is None:
         raise RolledBack(
             f"a rollback of {name!r} to version {entries[0].version} by {entries[0].by} was not finished",

@@ -11,7 +11,7 @@ from raycluster.units import show_bytes
 if TYPE_CHECKING:
     from raycluster.lake.gc import Collected
     from raycluster.lake.maintain import Maintained
-    from raycluster.lake.rollback import Rollback
+    from raycluster.lake.rollbacks import Rollback
 
 
 def show_datasets(datasets: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -42,8 +42,7 @@ def show_dataset(dataset: Mapping[str, Any], *, as_json: bool) -> None:
     ]
     numbers = ["version", "added", "replaced"]
     out.print(table("\nHistory", ["at", "version", "what", "added", "replaced", "tags"], history, right=numbers))
-    tags = {tag for one in dataset["versions"] for tag in one["tags"]}
-    if "previous" in tags:
+    if any(tag.startswith("previous") for one in dataset["history"] for tag in one["tags"]):
         out.print(f"\ngo back: raycluster rollback {dataset['name']} --last", style="dim", markup=False)
 
 

@@ -13,7 +13,7 @@ from raycluster.declare.workload import Index
 from raycluster.errors import InvalidUse, LakeError, NotFound, RolledBack, TakenOver
 from raycluster.lake.commit import Change, commit
 from raycluster.lake.index import build
-from raycluster.lake.rollback import publish, require_not_undone, roll_back, rollbacks
+from raycluster.lake.rollback import publish, require_not_undone, roll_back
 from raycluster.lake.runs import Run
 from raycluster.row import object_id
 
@@ -83,7 +83,7 @@ def test_readers_and_the_next_run_go_back_and_return(team):
     assert (entry.version, entry.left, team.table.live()) == (first, second, first)
     assert team.uris("live") == team.uris() == ["a", "b"]
     assert entry.undone == {"w": "d1"}
-    (written,) = rollbacks(team.lake).of("d")
+    (written,) = team.lake.rollbacks().of("d")
     assert (written.by, written.why, written.restored) == ("ann", "c is wrong", team.table.version())
     back = roll_back(team.lake, "d", to=str(entry.left), by="bob")
     assert (back.version, team.table.live()) == (second, second)
@@ -191,7 +191,7 @@ def test_half_a_run_is_no_place_to_go(local):
     with pytest.raises(InvalidUse, match="in the middle of run"):
         roll_back(local.lake, "d", to=str(middle), by="ann")
     assert local.uris("live") == ["a", "b"]
-    assert rollbacks(local.lake).of("d") == []
+    assert local.lake.rollbacks().of("d") == []
 
 
 def test_a_death_in_between_is_seen_and_mended(local, monkeypatch):
