@@ -1,4 +1,4 @@
-"""A place becomes its datasets, their quarantines and the list of runs. Nothing is created by looking."""
+"""A place becomes its datasets, their quarantines, the list of runs and the ledger. Nothing is created by looking."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from raycluster.errors import InvalidUse
 from raycluster.lake import store
+from raycluster.lake.ledger import Ledger
 from raycluster.lake.quarantine import Quarantine
 from raycluster.lake.rollbacks import Rollbacks
 from raycluster.lake.runs import Runs
@@ -57,6 +58,10 @@ class Lake:
     def runs(self) -> Runs:
         """Return past and present runs."""
         return Runs(f"{self.uri}/_runs.lance")
+
+    def ledger(self) -> Ledger:
+        """Return what was consumed here, and what it cost."""
+        return Ledger(self.uri)
 
     def rollbacks(self) -> Rollbacks:
         """Return past rollbacks, and those that were not finished."""

@@ -152,3 +152,29 @@ def remove_file(uri: str, path: str) -> bool:
                 raise
             return False
     return True
+
+
+def files(uri: str) -> list[str]:
+    """Return the names of all files below `uri`; none where nothing exists."""
+    if "://" not in uri and not Path(uri).is_dir():
+        return []
+    with explained(uri):
+        return list(LanceFileSession(uri).list())
+
+
+def upload(uri: str, local: Path, name: str) -> None:
+    """Write a local file below `uri`, over one of the same name."""
+    LanceFileSession(uri).upload_file(str(local), name)
+
+
+def download(uri: str, name: str, local: Path) -> bool:
+    """Read a file below `uri` into a local one; tell whether it was there."""
+    place = LanceFileSession(uri)
+    with explained(uri):
+        try:
+            place.download_file(name, str(local))
+        except OSError:
+            if place.contains(name):
+                raise
+            return False
+    return True

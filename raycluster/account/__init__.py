@@ -1,0 +1,1 @@
+"""What a cluster consumed becomes usage, usage becomes cost, and cost becomes a bill."""
