@@ -78,9 +78,17 @@ class Runs:
         summary = run.summary | {"status": "failed", "message": why}
         self.put(replace(run, status="failed", finished_at=datetime.now(UTC), summary=summary))
 
-    def recent(self, dataset: str | None = None, *, status: Status | None = None, limit: int | None = 100) -> list[Run]:
+    def recent(
+        self,
+        dataset: str | None = None,
+        *,
+        workload: str | None = None,
+        status: Status | None = None,
+        limit: int | None = 100,
+    ) -> list[Run]:
         """Return runs, newest first; `limit` None: all."""
-        wanted = [f"{name} = {quoted(value)}" for name, value in (("dataset", dataset), ("status", status)) if value]
+        asked = {"dataset": dataset, "workload": workload, "status": status}
+        wanted = [f"{name} = {quoted(value)}" for name, value in asked.items() if value]
         table = pa.Table.from_batches(self._register.scan(" AND ".join(wanted) or None), SCHEMA)
         return [_run(row) for row in table.sort_by([("started_at", "descending")]).slice(0, limit).to_pylist()]
 

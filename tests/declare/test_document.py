@@ -107,3 +107,8 @@ def test_dates_and_other_yaml_values_do_not_crash() -> None:
     document.read(Clip, document.value, ())
     with pytest.raises(InvalidFile, match="quote the value"):
         document.finish()
+
+
+def test_plain_values_are_kept_as_they_were_written() -> None:
+    document = parse("price: 25.10\nrates: [0.30, {a: 1_000}]\n")
+    assert document.texts == {("price",): "25.10", ("rates", 0): "0.30", ("rates", 1, "a"): "1_000"}
