@@ -1,4 +1,4 @@
-"""The text of a budget file becomes a frozen `Budget`: whose costs are counted, over which period, and what is too much.
+"""The text of a budget file becomes a frozen `Budget`: whose costs count, over which period, and what is too much.
 
 `account/budget.py` judges what was spent. Not to be confused with a workload's `check.budget`, which counts bad rows.
 """
