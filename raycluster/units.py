@@ -89,9 +89,9 @@ def nano_usd(text: str) -> NanoUsd:
 
 
 def show_usd(amount: NanoUsd) -> str:
-    """Write an amount for people: `$1,250.00`, and below a cent two figures that count: `$0.00042`."""
+    """Write an amount for people: `$1,250.00`, and below ten cents three figures that count: `$0.000412`."""
     sign, whole = "-" if amount < 0 else "", abs(amount)
-    places = 2 if whole >= 10**7 or not whole else 11 - len(str(whole))
+    places = 2 if whole >= 10**8 or not whole else 12 - len(str(whole))
     return f"{sign}${Decimal(whole).scaleb(-9):,.{min(places, 9)}f}"
 
 
