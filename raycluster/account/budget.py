@@ -78,9 +78,8 @@ def spent(lake: Lake, budget: Budget, at: datetime, *, besides: str | None = Non
     if window is None:
         return 0
     wanted = [f"{name} = {quoted(value)}" for name, value in budget.owner.labels.items()]
-    wanted += [
-        f"started_at {sign} timestamp '{end.isoformat()}'" for sign, end in zip((">=", "<"), window, strict=True)
-    ]
+    since, until = (f"timestamp '{end.isoformat()}'" for end in window)
+    wanted += [f"started_at >= {since}", f"started_at < {until}"]
     if besides is not None:
         wanted.append(f"(run_id IS NULL OR run_id <> {quoted(besides)})")
     found = lake.ledger().costs(" AND ".join(wanted), columns=["nanousd"])
@@ -113,8 +112,11 @@ def judge(
 
 
 def _verdict(budget: Budget, spent: NanoUsd, expected: NanoUsd, window: Window | None) -> Verdict:
-    reached = [(share, level) for amount, share, level in _thresholds(budget) if spent + expected >= amount]
-    threshold, level = reached[-1] if reached else (None, "ok")
+    level: Level = "ok"
+    threshold: float | None = None
+    for amount, share, is_level in _thresholds(budget):
+        if spent + expected >= amount:
+            level, threshold = is_level, share
     return Verdict(budget=budget, spent=spent, expected=expected, window=window, level=level, threshold=threshold)
 
 
