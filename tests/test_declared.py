@@ -165,7 +165,12 @@ def test_a_folder_without_resources_says_so(tmp_path) -> None:
     assert "apiVersion: raycluster/v1" in answer.stderr
 
 
-SHIPPED = {"Corpus": "sample/corpus.yaml", "workload": "sample/sample.yaml", "Budget": "budgets/discovery.yaml"}
+SHIPPED = {
+    "Corpus": "sample/corpus.yaml",
+    "workload": "sample/sample.yaml",
+    "Budget": "budgets/discovery.yaml",
+    "Prices": "prices/local.yaml",
+}
 
 
 @pytest.mark.parametrize(("kind", "file"), list(SHIPPED.items()))

@@ -105,7 +105,9 @@ def keys_at(schema: dict[str, Any], at: At) -> list[str]:
     node, definitions = schema, schema.get("$defs", {})
     for part in at:
         node = _resolve(node, definitions)
-        node = node.get("properties", {}).get(part) or node.get("items") or {}
+        others = node.get("additionalProperties")  # of a mapping by name: one schema for all its members
+        members = others if isinstance(others, dict) else node.get("items") or {}
+        node = node.get("properties", {}).get(part) or members
     return list(_resolve(node, definitions).get("properties", {}))
 
 
