@@ -86,6 +86,14 @@ class Question:
             said.append(f"({' OR '.join(parts)})")
         return " AND ".join(said) or None
 
+    @property
+    def limits(self) -> list[str]:
+        """Return which lines are asked for, for people; nothing where it is all of them."""
+        said = [f"from {self.since.astimezone():%Y-%m-%d %H:%M}"] if self.since else []
+        said += [f"to {self.until.astimezone():%Y-%m-%d %H:%M}"] if self.until else []
+        named = ((key, ("-" if one is None else str(one) for one in values)) for key, values in self.only.items())
+        return said + [f"{key}={' or '.join(values)}" for key, values in named]
+
     def choose(self, lines: pa.Table) -> pa.Table:
         """Return those lines of a table for which `when` and `who` hold."""
         ends = ((pc.greater_equal, self.since), (pc.less, self.until))
