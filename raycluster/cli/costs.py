@@ -9,7 +9,7 @@ import click
 
 from raycluster import terminal
 from raycluster.cli.frame import json_option, lake_option, open_lake, verb
-from raycluster.errors import InvalidUse
+from raycluster.errors import InvalidUse, RayclusterError
 
 if TYPE_CHECKING:
     from raycluster.account.question import Question
@@ -68,7 +68,17 @@ def costs(lake: str, **asked: Any) -> None:
 
 
 def settle_first(lake: Lake) -> None:
-    """Bring the ledger up to date: what nodes laid into the inbox is moved into it and priced."""
+    """Bring the ledger up to date: what nodes have laid into the inbox is moved into it and priced.
+
+    Who may only read, or lacks a price, sees the bill as it stands, and is told what is missing in it.
+    """
+    from raycluster.account.settle import settle
+    from raycluster.account.terms import declared_prices
+
+    try:
+        settle(lake, declared_prices(None))
+    except RayclusterError as error:
+        terminal.err.print(f"not everything is in this bill: {error}", style="yellow", markup=False)
 
 
 def _refuse_two(given: list[str]) -> None:
@@ -102,9 +112,9 @@ def _export(lake: Lake, question: Question, prices: Prices | None, path: Path) -
     """Write the lines that are asked for as FOCUS has them, and say so on stderr."""
     from raycluster.account.bill import lines
     from raycluster.account.focus import export
-    from raycluster.declare.prices import LOCAL
+    from raycluster.account.terms import declared_prices
 
-    rows = export(lines(lake.ledger(), question, prices=prices), path, prices or LOCAL)
+    rows = export(lines(lake.ledger(), question, prices=prices), path, prices or declared_prices(None))
     terminal.err.print(f"{path}: {rows:,} lines, FOCUS 1.2", markup=False)
 
 
