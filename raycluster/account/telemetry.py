@@ -83,7 +83,7 @@ def report(costs: pa.Table, run: Run) -> None:
     if late:
         said.append(f"no answer within {_PATIENCE_SECONDS:.0f} s")
     if said:
-        _log.warning("the run is not, or not all, reported to OpenTelemetry: %s", said[-1])
+        _log.warning("the run is not, or not all, reported to OpenTelemetry: %s", " ".join(said[-1].split()))
 
 
 def _signals() -> list[str]:
@@ -119,13 +119,14 @@ def _require_exporter(signals: list[str]) -> None:
 
 
 def _few_stages(costs: pa.Table) -> pa.Table:
-    """Return the costs with the stages beyond the costliest as one."""
+    """Return the costs with all stages as one but the costliest, and with those that are named by a uri in it too."""
     by_stage = costs.group_by("stage").aggregate([("nanousd", "sum")]).sort_by([("nanousd_sum", "descending")])
     names = [name for name in by_stage["stage"].to_pylist() if name is not None]
-    if len(names) <= _STAGES:
+    kept = [name for name in names if "://" not in name][:_STAGES]
+    if len(names) == len(kept):
         return costs
-    has_name = pc.or_kleene(pc.is_in(costs["stage"], pa.array(names[:_STAGES])), pc.is_null(costs["stage"]))
-    stages = pc.if_else(has_name, costs["stage"], _OTHER_STAGES)
+    is_kept = pc.or_(pc.is_in(costs["stage"], pa.array(kept, pa.string())), pc.is_null(costs["stage"]))
+    stages = pc.if_else(is_kept, costs["stage"], _OTHER_STAGES)
     return costs.set_column(costs.column_names.index("stage"), "stage", stages)
 
 

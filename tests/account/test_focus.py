@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from raycluster.account import _focus_rules
 from raycluster.account._focus_rules import COLUMNS, violations
 from raycluster.account.focus import SCHEMA, export
+from raycluster.account.price import price
 from raycluster.declare.prices import LOCAL, NodePrice, Prices
 from raycluster.errors import InvalidUse
-from raycluster.lake.ledger import COSTS
+from raycluster.lake.ledger import COSTS, USAGE
 
 PRICES = Prices(
     name="acme",
@@ -187,6 +188,21 @@ def test_where_cores_are_free_memory_counts(tmp_path):
 def test_the_default_prices_will_do(tmp_path):
     exported(focus(tmp_path), line(node_type=None, prices=LOCAL.ref), prices=LOCAL)
     assert violations(focus(tmp_path)) == []
+
+
+def test_what_pricing_makes_can_be_exported(tmp_path):
+    """The lines of a node's minute, one of them spread: they are good, and add up to the node's price."""
+    window = {"id": "used", "cluster": "c", "node": "n", "node_type": "m5.2xlarge", "market": "spot"}
+    window |= {"started_at": NOON, "ended_at": NOON + timedelta(minutes=1), "node_cpus": 8.0, "node_memory": 2**30}
+    used = window | {"kind": "task", "team": "vision", "run_id": "r", "workload": "clips", "cpu_seconds": 7.0}
+    idle = window | {"id": "idle", "kind": "idle", "cpu_seconds": 473.0, "memory_byte_seconds": 60.0 * 2**30}
+    costs = price(pa.Table.from_pylist([used, idle], USAGE), PRICES)
+    assert export(iter(costs.to_batches()), focus(tmp_path), PRICES) == 2
+    assert violations(focus(tmp_path)) == []
+    rows = pq.read_table(focus(tmp_path)).to_pylist()
+    assert {row["SubAccountName"] for row in rows} == {"vision"}
+    assert abs(sum(row["BilledCost"] for row in rows) * 10**9 - Decimal(131_333_337) / 60) <= 1
+    assert abs(sum(row["PricingQuantity"] for row in rows) - Decimal(1) / 60) < Decimal("1e-8")
 
 
 @settings(max_examples=25, deadline=None)

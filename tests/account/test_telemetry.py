@@ -169,13 +169,13 @@ def test_labels_are_few(receiver):
         line(str(number), f"task-{number}", run_id=f"run-{number}", dataset=f"s3://bucket/{number}", nanousd=number + 1)
         for number in range(500)
     ]
-    report(costs(*lines, line("none", None, nanousd=1)), RUN)
+    report(costs(*lines, line("none", None, nanousd=1), line("uri", "s3://bucket/a", nanousd=10**6)), RUN)
     _, found = metrics(receiver)
     points = [plain(point.attributes) for point in found["raycluster.cost"].sum.data_points]
     assert len(points) == 52
     assert set().union(*points) <= LABELS
     assert {"task-499", "task-450", "(other)"} <= {one.get("stage") for one in points}
-    assert amounts(found["raycluster.cost"])["(other)", "ok"] == pytest.approx(sum(range(1, 451)) / 1e9)
+    assert amounts(found["raycluster.cost"])["(other)", "ok"] == pytest.approx((sum(range(1, 451)) + 10**6) / 1e9)
     text = b"".join(body for _, _, body in receiver.got)
     assert b"s3://" not in text
     assert b"run-7" not in text
