@@ -70,6 +70,10 @@ class Runs:
             raise NotFound(f"there is no run {run_id!r}: none has run yet")
         raise unknown("run", run_id, known)
 
+    def several(self, run_ids: list[str]) -> list[Run]:
+        """Return those runs that there are."""
+        return [_run(row) for row in self._register.get(run_ids).values()]
+
     def close(self, run_id: str, why: str) -> None:
         """Enter the end of a run that died without a word, or may not go on; one that has ended stays as it is."""
         found = self._register.get([run_id])
