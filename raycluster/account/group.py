@@ -32,10 +32,8 @@ QUANTITIES = (
 _MONEY = ("nanousd", "direct_nanousd", "shared_nanousd")
 _NEEDED = ("started_at", "run_id", "stage", "kind", "prices", "is_shared", "nanousd", *QUANTITIES)
 _WHOLE = frozenset(name for name in QUANTITIES if COSTS.field(name).type == pa.int64())
-_SHARED = """
-    SELECT _kind, sum(shared_nanousd)::BIGINT FROM parts WHERE _shared AND _kind IS NOT NULL GROUP BY 1 ORDER BY 1
-"""
-_PRICES = "SELECT DISTINCT _prices FROM parts WHERE _prices IS NOT NULL ORDER BY 1"
+_BORNE = "SELECT kind, sum(nanousd) AS nanousd FROM part WHERE is_shared AND kind IS NOT NULL GROUP BY 1"
+_NAMED = "SELECT DISTINCT prices FROM part WHERE prices IS NOT NULL"
 _SUMMED = ", ".join(f"sum({name}) AS {name}" for name in (*_MONEY, *QUANTITIES))
 
 
@@ -65,12 +63,13 @@ def add_up(lines: Iterable[pa.RecordBatch], by: Sequence[str]) -> Sums:
     timed = [key for key in by if key in MOMENTS]
     schema = pa.schema([COSTS.field(name) for name in columns(by)] + [pa.field(key, pa.string()) for key in timed])
     with Scratch() as scratch:
-        scratch.fill("parts", _dated(lines, timed), schema, query=_part(by))
+        queries = {"parts": _part(by), "borne": _BORNE, "named": _NAMED}
+        scratch.fill(queries, _dated(lines, timed), schema)
         _reduce(scratch, (), "total")
         _reduce(scratch, by, "lines")
         (total,) = scratch.table(_answer((), "total")).to_pylist()
-        shared = scratch.table(_SHARED)
-        prices = scratch.table(_PRICES)
+        shared = scratch.table("SELECT kind, sum(nanousd)::BIGINT FROM borne GROUP BY 1 ORDER BY 1")
+        prices = scratch.table("SELECT DISTINCT prices FROM named ORDER BY 1")
         return Sums(
             lines=scratch.table(_answer(by, "lines")),
             total=total,
@@ -88,23 +87,17 @@ def _dated(lines: Iterable[pa.RecordBatch], timed: Sequence[str]) -> Iterator[pa
 
 
 def _part(by: Sequence[str]) -> str:
-    """Return the query that adds up a few batches: by the keys, and by all that a later question is about."""
+    """Return the query that adds up a few batches: by the keys, and by the run and step that `rows` is about."""
     keys = [f'{COLUMNS.get(key, key)} AS "{key}"' for key in by]
     decoders = ", ".join(map(quoted, stage.names("decode")))
-    told = [
-        "run_id AS _run",
-        f"CASE WHEN stage IN ({decoders}) THEN '' ELSE stage END AS _step",
-        "kind AS _kind",
-        "coalesce(is_shared, false) AS _shared",
-        "prices AS _prices",
-    ]
+    step = f"CASE WHEN stage IN ({decoders}) THEN '' ELSE stage END AS _step"
     sums = [
         "sum(nanousd) AS nanousd",
-        "sum(CASE WHEN _shared THEN 0 ELSE nanousd END) AS direct_nanousd",
-        "sum(CASE WHEN _shared THEN nanousd ELSE 0 END) AS shared_nanousd",
+        "sum(CASE WHEN is_shared THEN 0 ELSE nanousd END) AS direct_nanousd",
+        "sum(CASE WHEN is_shared THEN nanousd ELSE 0 END) AS shared_nanousd",
         *(f"coalesce(sum({name}), 0) AS {name}" for name in QUANTITIES),
     ]
-    return f"SELECT {', '.join([*keys, *told, *sums])} FROM part GROUP BY ALL"
+    return f"SELECT {', '.join([*keys, 'run_id AS _run', step, *sums])} FROM part GROUP BY ALL"
 
 
 def _reduce(scratch: Scratch, by: Sequence[str], name: str) -> None:

@@ -27,7 +27,7 @@ def restated(ledger: Ledger, prices: Prices, question: Question) -> Iterator[pa.
     ends = [f"started_at >= {moment_sql(first)}"] if first else []
     ends += [f"started_at < {moment_sql(last)}"] if last else []
     with Scratch() as scratch:
-        scratch.fill("used", ledger.usage(" AND ".join(ends) or None), USAGE)
+        scratch.fill({"used": "FROM part"}, ledger.usage(" AND ".join(ends) or None), USAGE)
         for whole in windows(scratch.batches("FROM used ORDER BY started_at, ended_at")):
             yield price(whole.cast(USAGE), prices)
 

@@ -6,7 +6,7 @@ Under `bill.py`. DuckDB does it: what does not fit into memory is spilled to the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,19 +43,16 @@ class Scratch:
         self.database.close()
         self.folder.cleanup()
 
-    def fill(
-        self, name: str, lines: Iterable[pa.RecordBatch], schema: pa.Schema, *, query: str = "SELECT * FROM part"
-    ) -> int:
-        """Make a table of what a query makes of each few batches (`part`); return how many lines came.
+    def fill(self, queries: Mapping[str, str], lines: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+        """Make tables, by name, each of what its query makes of a few batches (`part`) at a time.
 
-        Where the query groups, one group may come out of several parts. What the lines raise comes out as it is.
+        Where a query groups, one group may come out of several parts. What the lines raise comes out as it is.
         """
-        self._insert(f"CREATE TABLE {name} AS {query}", schema.empty_table())
-        came = 0
+        for name, query in queries.items():
+            self._insert(f"CREATE TABLE {name} AS {query}", schema.empty_table())
         for part in _gathered(lines, schema):
-            self._insert(f"INSERT INTO {name} {query}", part)
-            came += part.num_rows
-        return came
+            for name, query in queries.items():
+                self._insert(f"INSERT INTO {name} {query}", part)
 
     def _insert(self, statement: str, part: pa.Table) -> None:
         with _explained():
