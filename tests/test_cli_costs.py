@@ -156,6 +156,7 @@ def test_a_period_without_costs(place: Path) -> None:
         (["--since", "today", "--until", "yesterday"], "is not after", "today"),
         (["--csv", "--json"], "--csv and --json exclude each other", "leave out"),
         (["--waste", "--compare", "a", "b"], "--compare and --waste exclude each other", "leave out"),
+        (["--run", "run-1", "--compare", "a", "b"], "--run and --compare exclude each other", "leave out"),
         (["--waste", "--picture", "x.png"], "--picture and --waste exclude each other", "leave out"),
         (["--picture", "x.gif"], "is no picture that can be drawn", ".png"),
         (["--prices", "none.yaml"], "none.yaml", ""),
@@ -184,6 +185,18 @@ def test_two_runs(place: Path) -> None:
     assert document["total"]["difference_nanousd"] == -1_492_000
     rows = list(csv.DictReader(io.StringIO(call(place, *words, "--csv").stdout)))
     assert sum(int(row["difference_nanousd"]) for row in rows) == -1_492_000
+
+
+def test_two_runs_by_run_are_told_by_stage(place: Path) -> None:
+    found = json.loads(call(place, "--compare", "run-1", "run-2", "--by", "run", "--json").stdout)
+    assert found["by"] == ["stage"]
+
+
+def test_words_of_users_are_no_markup(tmp_path: Path) -> None:
+    ledger(tmp_path, line(team="[red]:cat:[/]", nanousd=10**9))
+    said = call(tmp_path, "--by", "team", "--only", "team=[red]:cat:[/]").stdout.splitlines()
+    assert said[0] == "Costs team=[red]:cat:[/]"
+    assert said[2].split() == ["[red]:cat:[/]", "$1.00", "100.0%", "-"]
 
 
 def test_waste(place: Path) -> None:

@@ -97,7 +97,7 @@ def compare(ledger: Ledger, question: Question, runs: tuple[str, str], *, prices
         NotFound: one of them has no lines; says the nearest that has.
     """
     asked = replace(question, only={**question.only, "run": runs})
-    by = ("run", *(key for key in question.by if key != "run"))
+    by = ("run", *([key for key in question.by if key != "run"] or ["stage"]))
     sums = add_up(lines(ledger, asked, prices=prices, columns=columns(by)), by)
     found: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for line in records(sums.lines):

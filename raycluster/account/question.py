@@ -38,7 +38,8 @@ COLUMNS = {
     "market": "market",
     "prices": "prices",
 }
-# Parts of local time -> how they are written; such text also chooses the lines of that day, hour or month.
+# Parts of local time -> how they are written; such text also chooses the lines of that day, hour or month. The hour
+# that comes twice when clocks go back is one.
 MOMENTS = {"day": "%Y-%m-%d", "hour": "%Y-%m-%d %H:00", "month": "%Y-%m"}
 KEYS = (*COLUMNS, *MOMENTS)
 DEFAULT_BY = ("team", "workload", "stage")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Of each of these, one at a time: option -> how it is written.
 _FORMS = {"as_csv": "--csv", "as_json": "--json"}
 _VIEWS = {"units": "--units", "compare": "--compare", "waste": "--waste"}
+_RUNS = {"run": "--run", "compare": "--compare"}
 _PICTURES = {"picture": "--picture", "compare": "--compare", "waste": "--waste"}
 
 
@@ -53,7 +54,7 @@ def costs(lake: str, **asked: Any) -> None:
     \b
     raycluster costs --by team,outcome --only stage=video --since "last week"
     """
-    for options in (_FORMS, _VIEWS, _PICTURES):
+    for options in (_FORMS, _VIEWS, _RUNS, _PICTURES):
         _refuse_two([said for name, said in options.items() if asked[name]])
     question, prices = _question(asked), _prices(asked["prices"])
     picture = _drawable(asked["picture"])

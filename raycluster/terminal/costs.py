@@ -1,4 +1,4 @@
-"""The bill becomes what people see: a table in whole amounts of money, one JSON document, or CSV."""
+"""The bill, two runs and waste become what people see: tables with money at a sensible length, JSON, or CSV."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.markup import escape
+
 from raycluster.terminal.screen import out, print_json, table
 from raycluster.units import NanoUsd, show_bytes, show_seconds, show_usd
 
 if TYPE_CHECKING:
     from raycluster.account.bill import Bill, Comparison
+    from raycluster.account.question import Question
     from raycluster.account.waste import Waste
 
 Form = Literal["table", "json", "csv"]
@@ -42,7 +45,7 @@ def show_bill(bill: Bill, *, form: Form, view: View = "costs") -> None:
     figures = _unit_figures if view == "units" else _cost_figures
     total = figures(sums.total, sums.total)
     made = table(
-        " ".join(["Costs", *bill.question.limits]),
+        _title("Costs", bill.question),
         [*by, *total],
         ([*_labels(line, by), *figures(line, sums.total).values()] for line in islice(records(sums.lines), _SHOWN)),
         right=list(total),
@@ -54,6 +57,10 @@ def show_bill(bill: Bill, *, form: Form, view: View = "costs") -> None:
     out.print()
     for said in _said(bill):
         out.print(said, style="dim", markup=False)
+
+
+def _title(what: str, question: Question) -> str:
+    return escape(" ".join([what, *question.limits]))  # values of filters are a person's words, and no markup
 
 
 def _labels(line: Mapping[str, Any], by: Sequence[str]) -> list[Any]:
@@ -168,7 +175,7 @@ def show_waste(found: Waste, *, form: Form) -> None:
         ]
         for part in found.parts
     ]
-    made = table(" ".join(["Waste", *found.question.limits]), ["what", *numbers, "means"], rows, right=numbers)
+    made = table(_title("Waste", found.question), ["what", *numbers, "means"], rows, right=numbers)
     total = [show_usd(found.nanousd), _percent(found.nanousd, found.paid_nanousd)]
     made.add_row("total", *total, style="bold")
     out.print(made)
