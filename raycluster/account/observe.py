@@ -58,7 +58,7 @@ class Tree:
     levels: Levels = field(default_factory=dict)  # of a worker, at the last look
     children: Levels = field(default_factory=dict)  # of a worker: what its child processes did, by what it was for
     owner: Owner = NOBODY
-    last: Part = STARTUP  # what it was mostly at
+    last: Part = STARTUP  # what it was at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +182,7 @@ class Observer:
             now = levels(reading, cpu, now=scene.now, thread_cpu=lambda thread: proc.thread_cpu(root, thread))
         if self.is_first and process is not None and process.started_seconds < scene.since:
             tree.levels = now  # what it did before is not ours to count
+        tree.last = _doing(tree, reading, now)
         new = self._settle(tree, now, _owner(reading, scene), window)
         tree.cpu = cpu
         if tree.born:
@@ -198,13 +199,10 @@ class Observer:
                 window.add(_line(part, owner), amounts)
         if owner != NOBODY:
             tree.owner = owner
-        most = 0
         for part in {**now, **tree.levels}:
             change = {n: a for n, a in difference(now.get(part, {}), tree.levels.get(part, {})).items() if a}
             if change:
                 window.add(_line(part, tree.owner), change)
-            if change.get("cpu", 0) > most:
-                most, tree.last = change["cpu"], part
         tree.levels = now
         return new
 
@@ -229,6 +227,19 @@ def _held(processes: list[Process], scene: Scene) -> Amounts:
         held["gpu"] = int(sum(share for share, _ in gpus) * scene.seconds * 1e9)
         held["gpu_memory"] = sum(memory for _, memory in gpus)
     return held
+
+
+def _doing(tree: Tree, reading: Reading | None, now: Levels) -> Part:
+    """Return what a worker is at: its call, else where most time went since the last look, else what it was at then.
+
+    Its memory, its GPUs and its child processes are there for that.
+    """
+    if reading is not None and reading.calls:
+        stage, modality, _ = reading.calls[0].key
+        return Part("task", stage, modality, "ok")
+    spent = {part: amounts.get("wall", 0) - tree.levels.get(part, {}).get("wall", 0) for part, amounts in now.items()}
+    most = max(spent, key=spent.__getitem__, default=tree.last)
+    return most if spent.get(most, 0) > 0 else tree.last
 
 
 def _unmetered(tree: Tree, cpu: int, command: str) -> Levels:
