@@ -169,9 +169,8 @@ class Agent:
         try:
             observer, book, seen_until, lakes, unsent = pickle.loads(self.saved.read_bytes())
         except (OSError, pickle.PickleError, EOFError, AttributeError):
-            raylet = proc.look(self.raylet)
-            age = uptime - raylet.started_seconds if raylet else 0.0
-            age = age if age < _YOUNG_SECONDS else 0.0
+            age = uptime - _beginning(self.raylet, self.node.cluster)
+            age = age if 0 < age < _YOUNG_SECONDS else 0.0
             return Observer(), Book(self.node, started=_micro(time.time() - age)), uptime - age
         self.lakes, self.unsent = lakes, unsent
         return observer, book, seen_until
@@ -190,6 +189,12 @@ def is_alone(raylet: int) -> bool:
     raylets = {pid for pid in found if proc.command(pid).partition(" ")[0].endswith("/raylet")}
     # A process that a raylet is just about to start still looks like one.
     return {pid for pid in raylets if found[pid].parent not in raylets} <= {raylet}
+
+
+def _beginning(raylet: int, session: str) -> float:
+    """Return when this node's Ray was started, in seconds since boot: the first process of its session."""
+    own = [one for pid, one in proc.processes().items() if pid == raylet or session in proc.command(pid)]
+    return min(one.started_seconds for one in own)
 
 
 def _micro(seconds: float) -> int:

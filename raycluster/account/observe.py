@@ -82,7 +82,7 @@ class Observer:
     def look(self, scene: Scene, window: Window) -> int:
         """Add what has happened since the last look to a window; return the CPU nanoseconds that were new."""
         members = self._members(scene)
-        self._advance(members, scene.since)
+        self._advance(members, scene)
         gone = [pid for pid in self.trees if pid not in members and pid != _NO_ONE]
         new = sum(self._bury(pid, self.trees.pop(pid), scene, window) for pid in gone)
         for root, processes in members.items():
@@ -133,7 +133,7 @@ class Observer:
 
     # What they did.
 
-    def _advance(self, members: Mapping[int, list[Process]], since: float) -> None:
+    def _advance(self, members: Mapping[int, list[Process]], scene: Scene) -> None:
         """Compare every process with the last look.
 
         A child's time moves to its parent when it is reaped; what was seen of it while it lived is not counted again.
@@ -143,9 +143,7 @@ class Observer:
             tree = self.trees[root]
             tree.own = tree.born = reaped = 0
             for one in processes:
-                # Who was there before accounting began is counted from now on.
-                is_older = self.is_first and one.started_seconds < since
-                before = self.seen.get(one.id) or Seen(cpu=one.cpu * is_older, reaped=one.reaped * is_older, root=root)
+                before = self.seen.get(one.id) or self._before(one, root, scene)
                 seen[one.id] = Seen(cpu=one.cpu, reaped=one.reaped, root=root)
                 reaped += max(0, one.reaped - before.reaped)
                 used = max(0, one.cpu - before.cpu)
@@ -153,6 +151,14 @@ class Observer:
             tree.born += max(0, reaped - self._gone(root, processes))
         self.seen = seen
         self.commands = {identity: text for identity, text in self.commands.items() if identity in seen}
+
+    def _before(self, process: Process, root: int, scene: Scene) -> Seen:
+        """Return how far a process that is seen for the first time counts as counted."""
+        if not self.is_first or process.started_seconds >= scene.since:
+            return Seen(cpu=0, reaped=0, root=root)
+        # Who was there before accounting began is counted from now on; a driver from when it turned to the cluster.
+        joined = next((job.cpu for job in scene.jobs.values() if job.pid == process.pid), process.cpu)
+        return Seen(cpu=joined, reaped=process.reaped, root=root)
 
     def _gone(self, root: int, processes: list[Process]) -> int:
         """Return what was counted of a tree's members that are there no more."""
