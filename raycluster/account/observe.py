@@ -125,10 +125,10 @@ class Observer:
         if any(job.pid == process.pid and job.node == scene.node for job in scene.jobs.values()):
             return "driver"
         command = self.commands[process.id]
-        if process.pid in (scene.raylet, scene.own) or command.startswith(_DAEMONS):
+        if process.pid in (scene.raylet, scene.own):
             return "system"
         if process.parent == scene.raylet and _is_worker(command):
-            return "worker"
+            return "system" if command.startswith(_DAEMONS) else "worker"
         return "system" if scene.session in command and not _is_worker(command) else None
 
     # What they did.
@@ -157,8 +157,10 @@ class Observer:
         if not self.is_first or process.started_seconds >= scene.since:
             return Seen(cpu=0, reaped=0, root=root)
         # Who was there before accounting began is counted from now on; a driver from when it turned to the cluster.
-        joined = next((job.cpu for job in scene.jobs.values() if job.pid == process.pid), process.cpu)
-        return Seen(cpu=joined, reaped=process.reaped, root=root)
+        for job in scene.jobs.values():
+            if (job.pid, job.node) == (process.pid, scene.node):
+                return Seen(cpu=job.cpu, reaped=job.reaped, root=root)
+        return Seen(cpu=process.cpu, reaped=process.reaped, root=root)
 
     def _gone(self, root: int, processes: list[Process]) -> int:
         """Return what was counted of a tree's members that are there no more."""

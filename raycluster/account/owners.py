@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -45,7 +46,9 @@ class Job:
 
     pid: int
     node: str
-    cpu: int = 0  # nanoseconds that the driver had used when it started Ray, or joined it: not the cluster's to bill
+    # Nanoseconds that the driver, and children that it had waited for, had used when it turned to the cluster.
+    cpu: int = 0
+    reaped: int = 0
     runs: tuple[tuple[float, float | None, Owner], ...] = ()  # begun, ended (None: not yet), in seconds since 1970
 
     def owner(self, at: float) -> Owner:
@@ -57,12 +60,14 @@ class Job:
 class _Driver:
     """This process, when it is about to start Ray or join it."""
 
-    cpu = 0
+    cpu = reaped = 0
 
 
 def connecting() -> None:
     """Note that this process starts Ray or joins it now: what it uses from here on is the cluster's to bill."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
     _Driver.cpu = time.process_time_ns()
+    _Driver.reaped = round((children.ru_utime + children.ru_stime) * 1e9)
 
 
 def begin(owner: Owner) -> None:
@@ -92,7 +97,10 @@ def _mine() -> tuple[bytes, Job]:
 
     context = ray.get_runtime_context()
     key = f"job:{context.get_job_id()}".encode()
-    return key, _get(key) or Job(pid=os.getpid(), node=context.get_node_id(), cpu=_Driver.cpu or time.process_time_ns())
+    if not _Driver.cpu:
+        connecting()
+    new = Job(pid=os.getpid(), node=context.get_node_id(), cpu=_Driver.cpu, reaped=_Driver.reaped)
+    return key, _get(key) or new
 
 
 def _get(key: bytes) -> Job | None:
@@ -103,7 +111,7 @@ def _get(key: bytes) -> Job | None:
         return None
     entry: dict[str, Any] = json.loads(text)
     runs = tuple((begun, ended, Owner(**owner)) for begun, ended, owner in entry["runs"])
-    return Job(pid=entry["pid"], node=entry["node"], cpu=entry["cpu"], runs=runs)
+    return Job(pid=entry["pid"], node=entry["node"], cpu=entry["cpu"], reaped=entry["reaped"], runs=runs)
 
 
 def _put(key: bytes, job: Job) -> None:
