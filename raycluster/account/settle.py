@@ -52,6 +52,11 @@ def settle(lake: Lake, prices: Prices) -> Settled:
     return done
 
 
+def lines_of(lake: Lake, run_id: str) -> pa.Table:
+    """Return a run's lines of cost, as far as they are settled."""
+    return pa.Table.from_batches(lake.ledger().costs(f"run_id = {quoted(run_id)}"), COSTS)
+
+
 def cost_of(lake: Lake, run_id: str) -> NanoUsd:
     """Return what a run has cost so far, its part of shared lines included, as far as it is settled."""
     found = lake.ledger().costs(f"run_id = {quoted(run_id)}", columns=["nanousd"])

@@ -79,11 +79,18 @@ def connect(address: str | None = None) -> Cluster:
             connecting()
             with _hushed(), _keeping_signals():
                 ray.init(**options)
-        except (OSError, RuntimeError, ValueError) as error:
-            fix = "start it with `ray up cluster.yaml`, or leave --address out to run on this machine"
-            raise NoCluster(f"no Ray cluster at {address}: {error}", fix=fix) from error
+        except Exception as error:  # Ray raises plain ones too, as when a busy machine is slow
+            raise _no_cluster(address, error) from error
     quieten()
     return describe()
+
+
+def _no_cluster(address: str | None, error: Exception) -> NoCluster:
+    if address is None:
+        fix = "it may have been too busy: try again; Ray's own words are in /tmp/ray/session_latest/logs"
+        return NoCluster(f"Ray did not start on this machine: {error}", fix=fix)
+    fix = "start it with `ray up cluster.yaml`, or leave --address out to run on this machine"
+    return NoCluster(f"no Ray cluster at {address}: {error}", fix=fix)
 
 
 def _require_answer(address: str | None) -> None:

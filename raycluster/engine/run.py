@@ -22,6 +22,8 @@ import pyarrow.compute as pc
 from raycluster.account.budget import event, require_within
 from raycluster.account.outlook import Outlook, Work, outlook
 from raycluster.account.owners import owner_of
+from raycluster.account.settle import lines_of
+from raycluster.account.telemetry import is_wanted, report
 from raycluster.account.terms import Terms
 from raycluster.engine.accounting import Account
 from raycluster.engine.backfill import Verdict, adopted, backfill, judge, others
@@ -164,6 +166,7 @@ class _Run:
     def __init__(self, plan: Plan, lake: Lake, terms: Terms) -> None:
         self.plan, self.lake, self.terms, self.prune = plan, lake, terms, "prune" in terms.allow
         self.account: Account | None = None
+        self.billed = False
         self.workload = plan.workload
         self.table: Table = lake.table(self.workload.sink.dataset)
         self.verdict = Verdict()  # on old rows that get new columns
@@ -351,7 +354,9 @@ class _Run:
         self.summary.codes = dict(codes.most_common())
         self.summary.seconds = round(time.monotonic() - self.started, 3)
         self._bill()
-        self._note()
+        run = self._note()
+        if self.billed and is_wanted():
+            report(lines_of(self.lake, run.run_id), run)
 
     def _bill(self) -> None:
         """Say what the run has cost; it is done, whatever becomes of that."""
@@ -364,18 +369,19 @@ class _Run:
             cost, account.trouble = None, f"its cost is not known: {type(error).__name__}: {error}"
         self.summary.cost_usd = None if cost is None else cost / 1e9
         self.summary.message = "; ".join(filter(None, [self.summary.message, account.trouble]))
+        self.billed = cost is not None
 
-    def _note(self) -> None:
+    def _note(self) -> Run:
         summary = self.summary
-        self.lake.runs().put(
-            Run(
-                run_id=summary.run_id,
-                workload=summary.workload,
-                dataset=summary.dataset,
-                status=summary.status,
-                started_at=self.started_at,
-                finished_at=None if summary.status == "running" else datetime.now(UTC),
-                version=summary.version,
-                summary=asdict(summary),
-            )
+        run = Run(
+            run_id=summary.run_id,
+            workload=summary.workload,
+            dataset=summary.dataset,
+            status=summary.status,
+            started_at=self.started_at,
+            finished_at=None if summary.status == "running" else datetime.now(UTC),
+            version=summary.version,
+            summary=asdict(summary),
         )
+        self.lake.runs().put(run)
+        return run

@@ -16,6 +16,7 @@ from raycluster.units import NanoUsd, show_bytes, show_seconds, show_usd
 
 if TYPE_CHECKING:
     from raycluster.account.bill import Bill, Comparison
+    from raycluster.account.group import Sums
     from raycluster.account.question import Question
     from raycluster.account.waste import Waste
 
@@ -23,6 +24,7 @@ Form = Literal["table", "json", "csv"]
 View = Literal["costs", "units"]
 
 _SHOWN = 60  # lines of a table for people; JSON and CSV have them all
+_ALWAYS = 10  # of these however small; of the rest only what is a thousandth of the whole
 _NONE = "-"  # what has no such label
 _NO_LINE = "no costs yet: they come with the first run, raycluster run FILE"
 _NONE_FITS = "nothing was paid for that: no line fits; all that there are: raycluster costs"
@@ -30,33 +32,45 @@ _NONE_FITS = "nothing was paid for that: no line fits; all that there are: raycl
 
 def show_bill(bill: Bill, *, form: Form, view: View = "costs") -> None:
     """Say what was paid for what."""
-    from raycluster.account.bill import records
-
     if form == "json":
         print_json(bill.document)
         return
     sums, by = bill.sums, bill.question.by
     if form == "csv":
+        from raycluster.account.bill import records
+
         _print_csv([*sums.lines.schema.names, "cost_usd"], records(sums.lines))
         return
     if not sums.lines.num_rows:
         out.print(_NONE_FITS if bill.question.limits else _NO_LINE)
         return
     figures = _unit_figures if view == "units" else _cost_figures
-    total = figures(sums.total, sums.total)
+    total, shown = figures(sums.total, sums.total), _large(sums)
     made = table(
         _title("Costs", bill.question),
         [*by, *total],
-        ([*_labels(line, by), *figures(line, sums.total).values()] for line in islice(records(sums.lines), _SHOWN)),
+        ([*_labels(line, by), *figures(line, sums.total).values()] for line in shown),
         right=list(total),
     )
-    if sums.lines.num_rows > _SHOWN:
-        made.add_row(f"and {sums.lines.num_rows - _SHOWN} more", style="dim")
+    if left := sums.lines.num_rows - len(shown):
+        rest = sums.total["nanousd"] - sum(line["nanousd"] for line in shown)
+        costs = [show_usd(rest), _percent(rest, sums.total["nanousd"])]
+        made.add_row(f"{left} smaller", *[""] * (len(by) - 1), *costs, style="dim")
     made.add_row("total", *[""] * (len(by) - 1), *total.values(), style="bold")
     out.print(made)
     out.print()
     for said in _said(bill):
         out.print(said, style="dim", markup=False)
+
+
+def _large(sums: Sums) -> list[dict[str, Any]]:
+    """Return the lines that people want to see, in the order of the bill."""
+    from raycluster.account.bill import records
+
+    first = list(islice(records(sums.lines), _SHOWN))
+    return [
+        line for place, line in enumerate(first) if place < _ALWAYS or line["nanousd"] * 1000 >= sums.total["nanousd"]
+    ]
 
 
 def _title(what: str, question: Question) -> str:
