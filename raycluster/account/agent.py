@@ -28,7 +28,8 @@ WINDOW_SECONDS = 10
 _WINDOW = WINDOW_SECONDS * 10**9
 _NOW = 2**63  # nanoseconds since 1970: whenever the look ends
 _LOOK_SECONDS = 0.25  # what a killed worker did since the last look is lost: an eighth of a second in the mean
-_SLOW_LOOK_SECONDS = 2.0  # who works for whom, and GPUs
+_LOOK_SHARE = 0.02  # of a core: with very many processes looks become rarer
+_SLOW_LOOK_SECONDS = 2.0  # who works for whom, GPUs, and processes that are not Ray's
 _LEASE_SECONDS = 600  # a lake that no run has renewed for so long gets no more windows
 _YOUNG_SECONDS = 120  # a raylet younger than this was started for the first run: its start is accounted for too
 _log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class Agent:
         self.gpus = Gpus()
         self.lock = threading.Lock()
         self.slow = 0.0
+        self.processes: dict[int, proc.Process] = {}
+        self.cost = 0.0  # CPU-seconds of the last look
         with suppress(PermissionError):  # Ray's workers are nice (15): on a busy machine it would hardly ever look
             os.setpriority(os.PRIO_PROCESS, 0, 0)
         self.over = threading.Event()
@@ -85,7 +88,7 @@ class Agent:
         return os.getpid()
 
     def _run(self) -> None:
-        while not self.over.wait(_LOOK_SECONDS):
+        while not self.over.wait(max(_LOOK_SECONDS, self.cost / _LOOK_SHARE)):
             try:
                 with self.lock:
                     end = self.book.open.started // _WINDOW * _WINDOW + _WINDOW
@@ -98,12 +101,15 @@ class Agent:
 
     def _look(self, close: int | None = None) -> None:
         """Look at everything, and end the open window at a moment (nanoseconds since 1970) if one is given."""
-        now = time.monotonic()
-        if now - self.slow > _SLOW_LOOK_SECONDS:
+        began, now = time.thread_time(), time.monotonic()
+        calm: dict[int, proc.Process] = {}
+        if now - self.slow > _SLOW_LOOK_SECONDS or close is not None:
             self.slow, self.gpus = now, gpus()
             with suppress(Exception):  # the head may be away for a while; what was known still holds
                 self.jobs = jobs()
-        processes = proc.processes()
+        else:
+            calm = {pid: one for pid, one in self.processes.items() if self.observer.is_stranger(one)}
+        self.processes = processes = proc.processes(calm)
         busy, uptime = proc.busy(), proc.uptime()
         scene = Scene(
             processes=processes,
@@ -129,6 +135,7 @@ class Agent:
             self.unseen = 0
         self.book.take(look, close)
         self.busy, self.seen_until, self.looked = busy, uptime, look.ended
+        self.cost = time.thread_time() - began
 
     def _write(self) -> None:
         """Lay new and corrected windows into every lake, save the state, and try again what could not be written."""

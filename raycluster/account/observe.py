@@ -68,6 +68,7 @@ class Seen:
     cpu: int
     reaped: int
     root: int
+    above: int  # the root of its parent: itself a member, or a process with a place of its own
 
 
 class Observer:
@@ -89,6 +90,11 @@ class Observer:
             new += self._account(root, processes, scene, window)
         self.is_first = False
         return new
+
+    def is_stranger(self, process: Process) -> bool:
+        """Tell whether a process was counted, when it was last seen, as none of Ray's."""
+        seen = self.seen.get(process.id)
+        return seen is not None and seen.root == _NO_ONE
 
     # Who belongs to whom.
 

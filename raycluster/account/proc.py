@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -39,13 +41,11 @@ class Process:
         return self.started * _TICK_NS / 1e9
 
 
-def processes() -> dict[int, Process]:
-    """Return the processes that can be seen from here, by pid."""
-    found = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (process := look(int(entry))) is not None:
-            found[process.pid] = process
-    return found
+def processes(known: Mapping[int, Process] = MappingProxyType({})) -> dict[int, Process]:
+    """Return the processes that can be seen from here, by pid; those that are `known` as they were then."""
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    found = ((pid, known.get(pid) or look(pid)) for pid in pids)
+    return {pid: process for pid, process in found if process is not None}
 
 
 def look(pid: int) -> Process | None:
