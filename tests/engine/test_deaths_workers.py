@@ -58,6 +58,7 @@ def test_the_progress_actor_killed(trial: Trial) -> None:
 
 
 def test_both_workers_killed_from_outside(trial: Trial) -> None:
+    trial.joins = False
     with Reader(trial) as reader:
         driver = trial.start()
         while len(trial.worked_on()) < 10 and driver.poll() is None:
