@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# An example's time says how busy the machine is: hypothesis allows it 200 ms, which a garbage collection may take.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # Ray turns token authentication on when it finds a token in the home folder.
 os.environ["RAY_AUTH_MODE"] = "disabled"

@@ -29,6 +29,7 @@ EARLIER = 12  # done by a run before
 CHANGED = 8  # of them, since
 TODO = OBJECTS - EARLIER + CHANGED
 PIECES = 3
+BRISK = {"RAY_worker_niceness": "0"}  # at Ray's 15 a busy machine keeps its workers waiting for minutes
 WORKLOAD = """
 apiVersion: raycluster/v1
 kind: Workload
@@ -90,21 +91,22 @@ class World:
     before: dict[str, tuple[set[str], set[str]]]  # object id -> good rows, bad rows
     after: dict[str, tuple[set[str], set[str]]]
     lake: Path
+    address: str  # of a cluster that all drivers may join
 
     @classmethod
-    def build(cls, folder: Path) -> "World":
+    def build(cls, folder: Path, address: str) -> "World":
         """Write the corpus, run it, and change it."""
         corpus = Corpus(folder=folder / "corpus")
         corpus.folder.mkdir()
         corpus.write(range(EARLIER), 0)
         before = corpus.identities(range(EARLIER), 0)
-        world = cls(corpus=corpus, before=before, after={}, lake=folder / "lake")
+        world = cls(corpus=corpus, before=before, after={}, lake=folder / "lake", address=address)
         trial = Trial(world=world, folder=folder, lake=Lake(str(world.lake)))
         assert trial.run()["rows"] == sum(len(good) for good, _ in before.values())
         corpus.write(range(CHANGED), 1)
         corpus.write(range(EARLIER, OBJECTS), 0)
         after = corpus.identities(range(CHANGED), 1) | corpus.identities(range(CHANGED, OBJECTS), 0)
-        return cls(corpus=corpus, before=before, after=after, lake=world.lake)
+        return cls(corpus=corpus, before=before, after=after, lake=world.lake, address=address)
 
 
 @dataclass(kw_only=True)
@@ -117,6 +119,7 @@ class Trial:
     encode: str = ENCODE
     environment: dict[str, str] = field(default_factory=dict)
     begins_empty: bool = False
+    joins: bool = True  # the cluster of the session; else each driver starts a Ray of its own, which dies with it
 
     @classmethod
     def begin(cls, world: World, folder: Path, *, lake: Path | None = None, **options: Any) -> "Trial":
@@ -146,8 +149,16 @@ class Trial:
         return {
             "WORKED_ON": str(self.folder / "worked_on"),
             "MOMENT_TAKEN": str(self.taken),
-            "RAY_worker_niceness": "0",  # at Ray's 15 a busy machine keeps its workers waiting for minutes
+            **BRISK,
         }
+
+    def told(self, environment: dict[str, str]) -> dict[str, str]:
+        """Return the environment of a driver; the workers it gets in a cluster that it joins are told the same."""
+        told = {**self.environment, **self.notes(), **environment}
+        if self.joins:
+            job = {"runtime_env": {"env_vars": told}}
+            told |= {"RAY_ADDRESS": self.world.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
+        return {**os.environ, **told}
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start a driver; what it says goes to files, which outlive it and its Ray."""
@@ -158,7 +169,7 @@ class Trial:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                env={**os.environ, **self.environment, **self.notes(), **environment},
+                env=self.told(environment),
             )
 
     def end(self, driver: subprocess.Popen[bytes], number: int = -1) -> dict[str, Any]:
@@ -208,13 +219,13 @@ class Trial:
         kept, begun = self.kept(), self.worked_on()
         started = time.monotonic()
         summary = self.run()
-        again = self.tell(case, kept, begun, seconds=time.monotonic() - started)
+        again = self.report(case, kept, begun, seconds=time.monotonic() - started)
         self.require_undisturbed()
         assert summary["skipped"] == OBJECTS - len(self.todo) + len(kept)
         assert again == self.names(self.todo - kept)  # all that was not committed, and nothing else
         return summary
 
-    def tell(self, case: str, kept: set[str], begun: Counter[str], *, seconds: float) -> set[str]:
+    def report(self, case: str, kept: set[str], begun: Counter[str], *, seconds: float) -> set[str]:
         """Print how much was done again since a death; return the names of what was worked on."""
         again = self.worked_on() - begun
         redone = sum(1 for one in again if begun[one])
@@ -296,19 +307,24 @@ class Reader(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self.over.set()
         self.join(timeout=60)
+        for version in self.trial.lake.table("d").open(None).versions():  # none was there too shortly to be seen
+            self._try("latest", version["version"])
 
     def run(self) -> None:
-        while not self.over.wait(0.02):
-            for name in ("live", "latest"):
-                try:
-                    self._look(name)
-                except NotFound:
-                    continue
-                except Exception as error:  # noqa: BLE001 - a reader that cannot read is what the test is about
-                    self.wrong.append(f"{name}: {type(error).__name__}: {error}")
+        while not self.over.wait(0.1):
+            self._try("live", "live")
+            self._try("latest", None)
 
-    def _look(self, name: str) -> None:
-        dataset = self.trial.lake.table("d").open(name)
+    def _try(self, name: str, version: int | str | None) -> None:
+        try:
+            self._look(name, version)
+        except NotFound:
+            return
+        except Exception as error:  # noqa: BLE001 - a reader that cannot read is what the test is about
+            self.wrong.append(f"{name}: {type(error).__name__}: {error}")
+
+    def _look(self, name: str, version: int | str | None) -> None:
+        dataset = self.trial.lake.table("d").open(version)
         if (name, dataset.version) in self.seen:
             return
         self.seen[name, dataset.version] = None

@@ -22,6 +22,7 @@ from raycluster.declare.columns import SHARED
 from raycluster.declare.workload import Workload, stage_name
 from raycluster.engine.filler import UNIT, Filler, Rules
 from raycluster.engine.line import Job
+from raycluster.engine.pipeline import from_units
 from raycluster.errors import CommitConflict, Mismatch
 from raycluster.lake.generation import Filled, Generation, Maker, Part, finished, keys, makers, rows
 from raycluster.lake.lake import Lake
@@ -216,7 +217,6 @@ def _held(table: Table, version: int, fragments: Iterable[int]) -> Iterator[pa.R
 
 
 def _computed(plan: Plan, job: Job, units: list[pa.Table], progress: Any) -> Iterator[tuple[str, Part]]:
-    import ray.data
     from ray.data import ActorPoolStrategy
 
     assert plan.fill is not None
@@ -225,7 +225,7 @@ def _computed(plan: Plan, job: Job, units: list[pa.Table], progress: Any) -> Ite
     needs = _most([pool.needs for pool in pools])
     actors = min(len(units), *(pool.actors for pool in pools))
     line = tuple(Pool(stages=some, needs=needs, actors=actors) for some in (plan.workload.decode, stages))
-    dataset: Any = ray.data.from_arrow(units).map_batches(
+    dataset = from_units(units).map_batches(
         Filler,
         fn_constructor_kwargs={"job": replace(job, pools=line), "generation": plan.fill, "progress": progress},
         batch_size=None,  # one block, one unit

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
 import pyarrow as pa
 import pytest
-from survival import Trial, World
+from survival import BRISK, Trial, World
 
 from raycluster import stage
 from raycluster.compare import TODO
@@ -79,9 +80,23 @@ def units() -> Callable[[Job], pa.Table]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def address() -> Iterator[str]:
+    """Start, once, a cluster that the drivers of all trials join: a Ray of their own costs each six seconds."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="lance is not fork-safe")  # the fork executes another program at once
+        for name, value in BRISK.items():
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def world(address: str, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Build, once, what all trials begin with."""
-    return World.build(tmp_path_factory.mktemp("world"))
+    return World.build(tmp_path_factory.mktemp("world"), address)
 
 
 @pytest.fixture
@@ -106,7 +121,7 @@ def unproven(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def finishing(world: World, unproven: Path, tmp_path: Path) -> Iterator[Trial]:
     """Begin a trial where all is committed and nothing proven: what dies next, dies while it finishes."""
-    begun = Trial.begin(world, tmp_path, lake=unproven)
+    begun = Trial.begin(world, tmp_path, lake=unproven, joins=False)  # no work is left: no Ray is started
     yield begun
     begun.clean()
 

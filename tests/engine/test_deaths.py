@@ -35,7 +35,7 @@ LATE = {
 
 @pytest.mark.parametrize("seed", range(2))
 def test_drivers_killed_at_random_again_and_again_lose_and_double_nothing(trial: Trial, seed: int) -> None:
-    chance = random.Random(seed)
+    chance, trial.joins = random.Random(seed), bool(seed)
     with Reader(trial) as reader:
         for death in range(4):
             kept, begun = trial.kept(), trial.worked_on()
@@ -44,11 +44,14 @@ def test_drivers_killed_at_random_again_and_again_lose_and_double_nothing(trial:
             while (trial.worked_on() - begun).total() < target and driver.poll() is None:
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 1))
-            os.kill(driver.pid, signal.SIGKILL)
+            driver.kill()
+            if not driver.wait():  # on a slow machine it may be done before it can die, though not at once
+                assert death >= 2
+                break
             trial.die(driver)
             if death:
                 case = f"driver, at random ({seed}, {death})"
-                worked = trial.tell(case, kept, begun, seconds=time.monotonic() - started)
+                worked = trial.report(case, kept, begun, seconds=time.monotonic() - started)
                 assert not worked & trial.names(kept)
             assert trial.kept() >= kept
         trial.recover(f"driver, at random ({seed}, 4)")
@@ -82,6 +85,7 @@ def test_a_driver_killed_while_it_creates_the_dataset(fresh: Trial, moment: str)
 
 
 def test_two_drivers_at_once_leave_what_one_would(trial: Trial) -> None:
+    trial.joins = False  # two CPUs of one cluster would let only one of them work
     with Reader(trial) as reader:
         drivers = [trial.start() for _ in range(2)]
         said = [trial.end(driver, number) for number, driver in enumerate(drivers)]
@@ -97,8 +101,10 @@ STOPS = ("before lance:LanceDataset.commit 3", "before raycluster.lake.quarantin
 @pytest.mark.parametrize("moment", STOPS)
 def test_a_driver_that_comes_back_from_the_dead_commits_nothing_more(trial: Trial, moment: str) -> None:
     with Reader(trial) as reader:
+        trial.joins = False  # it stands still, and would keep all CPUs of the cluster
         zombie = trial.start(DRIVER_MOMENT=f"stop {moment}")
         wait_until_stopped(zombie)
+        trial.joins = True
         trial.run()
         version = trial.lake.table("d").version()
         os.kill(zombie.pid, signal.SIGCONT)

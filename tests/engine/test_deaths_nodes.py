@@ -34,7 +34,7 @@ def nodes(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
         for cpus in others:
             cluster.add_node(num_cpus=cpus)
         cluster.wait_for_nodes()
-        trial.environment["RAY_ADDRESS"] = cluster.address
+        trial.joins, trial.environment["RAY_ADDRESS"] = False, cluster.address
         return cluster
 
     yield start

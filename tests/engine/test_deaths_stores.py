@@ -23,6 +23,14 @@ FULL = {
     "live is moved": "before raycluster.lake.table:Table.set_live 1",
 }
 
+STORE = {
+    "AWS_ALLOW_HTTP": "true",
+    "AWS_ACCESS_KEY_ID": "id",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
 
 @pytest.fixture
 def disk(world: World, tmp_path: Path) -> Iterator[Trial]:
@@ -60,17 +68,9 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[faulty.Proxy]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "id",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in settings.items():
+    for name, value in {**STORE, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
         monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=settings["AWS_ENDPOINT_URL"]).create_bucket(Bucket="lake")
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="lake")
     with faulty.Proxy(host, port) as proxy:
         yield proxy
     server.stop()
@@ -80,7 +80,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[faulty.Proxy]:
 def bucket(world: World, store: faulty.Proxy, tmp_path: Path) -> Iterator[Trial]:
     """Begin a trial with an empty bucket."""
     trial = Trial(world=world, folder=tmp_path, lake=Lake(f"s3://lake/{tmp_path.name}"), begins_empty=True)
-    trial.environment["AWS_ENDPOINT_URL"] = store.url
+    trial.environment |= {**STORE, "AWS_ENDPOINT_URL": store.url}
     yield trial
     trial.clean()
 

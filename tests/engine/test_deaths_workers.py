@@ -58,11 +58,14 @@ def test_the_progress_actor_killed(trial: Trial) -> None:
 
 
 def test_both_workers_killed_from_outside(trial: Trial) -> None:
+    trial.joins = False
     with Reader(trial) as reader:
         driver = trial.start()
-        while len(trial.worked_on()) < 10 and driver.poll() is None:
+        killed: list[int] = []
+        while len(trial.worked_on()) < 10 or len(killed) < 2:  # the second may start seconds after the first
+            assert driver.poll() is None
             time.sleep(0.02)
-        killed = [pid for pid in trial.left() if b"MapWorker" in command(pid)]
+            killed = [pid for pid in trial.left() if b"MapWorker" in command(pid)]
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         assert trial.end(driver)["status"] == "done"
