@@ -31,6 +31,13 @@ def install() -> None:
 
     Where that cannot be, it says so, and the node agent counts the process as a whole, by what the kernel knows.
     """
+    try:
+        _install()
+    except Exception:  # noqa: BLE001 - Ray lets no worker live whose hook raises
+        _log.warning("there is no meter in process %d: its calls are not told apart", os.getpid(), exc_info=True)
+
+
+def _install() -> None:
     import ray
     from ray._private import function_manager
 
@@ -86,7 +93,9 @@ def bracketed(function: Callable[..., Any]) -> Callable[..., Any]:
             raise
         kind = type(result)
         if kind is GeneratorType:
-            return _to_its_end(here, result, call)
+            steps = _to_its_end(here, result, call)
+            next(steps)  # into its `try`: one that nobody ever asks for anything ends its call all the same
+            return steps
         if kind is CoroutineType or kind is AsyncGeneratorType:  # it has only been made: it runs later
             leave(call)
             return _awaited(here, result) if kind is CoroutineType else _in_turns(here, result)
@@ -98,6 +107,7 @@ def bracketed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _to_its_end(here: Meter, generator: Generator[Any, Any, Any], call: Any) -> Generator[Any, Any, Any]:
     try:
+        yield
         result = yield from generator
     except BaseException:
         here.end(call, failed=True)

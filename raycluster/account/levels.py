@@ -2,11 +2,13 @@
 
 Levels add up to the process's CPU: what no call has used is `startup` before the first one and `background` after it.
 A call that goes on is taken to go well; once its process is dead, what it had used is `killed`.
+
+Of a process that is dead, levels are what is known for sure: its tape, and what was seen of its calls while it lived.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from raycluster.account.slots import (
@@ -48,15 +50,16 @@ STARTUP = Part("startup")
 Levels = dict[Part, Amounts]
 
 
-def levels(reading: Reading, cpu: int, *, now: int, thread_cpu: Callable[[int], int], dead: bool = False) -> Levels:
+def levels(reading: Reading, cpu: int, *, now: int, going: Mapping[tuple[int, int, int], int], dead: bool) -> Levels:
     """Split what a worker has done.
 
     Args:
         reading: its tape.
         cpu: nanoseconds on its process's clock, read after the tape.
         now: CLOCK_MONOTONIC, nanoseconds.
-        thread_cpu: the clock of one of its threads, by native id.
-        dead: it has ended, and `cpu` is what it was when it was last seen alive.
+        going: by id, what the calls that go on have used since their marks (`used`).
+        dead: it has ended; `cpu`, `now` and `going` are those of when it was last seen alive, and of what it did
+            between its calls nothing is said.
     """
     unfinished = "killed" if dead else "ok"
     found: Levels = {}
@@ -65,18 +68,17 @@ def levels(reading: Reading, cpu: int, *, now: int, thread_cpu: Callable[[int], 
         _add(found, part, {name: sums[word] for name, word in _WORDS.items()})
     for call in reading.calls:
         stage, modality, _ = call.key
-        going = {"cpu": _going(call, cpu, thread_cpu), "wall": 0 if dead else max(0, now - call.wall_mark)}
-        _add(found, Part("task", stage, modality, unfinished), going)
-    startup = min(cpu, reading.first_call or cpu)
-    _add(found, STARTUP, {"cpu": startup})
-    rest = cpu - sum(amounts["cpu"] for amounts in found.values())
-    if not (dead and rest < 0):  # calls that ended after the last look at a process that is dead now
+        amounts = {"cpu": going.get(call.id, 0), "wall": max(0, now - call.wall_mark)}
+        _add(found, Part("task", stage, modality, unfinished), amounts)
+    _add(found, STARTUP, {"cpu": min(cpu, reading.first_call or cpu)})
+    if not dead:
+        rest = cpu - sum(amounts["cpu"] for amounts in found.values())
         _add(found, Part("background", background(reading)), {"cpu": rest})
     return found
 
 
-def _going(call: Call, cpu: int, thread_cpu: Callable[[int], int]) -> int:
-    """Return what a call that goes on has used since its marks."""
+def used(call: Call, cpu: int, thread_cpu: Callable[[int], int]) -> int:
+    """Return what a call that goes on has used since its marks, by its process's clock or that of its thread."""
     if call.is_alone:
         return max(0, cpu - call.mark)
     return max(0, thread_cpu(call.thread) - call.thread_mark) if call.thread and call.thread_mark else 0

@@ -10,6 +10,8 @@ call leaves behind, are seen by the node agent.
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Mapping
 from time import monotonic_ns, process_time_ns, thread_time_ns
@@ -54,8 +56,13 @@ def here() -> Meter | None:
 
 
 def use(meter: Meter) -> None:
-    """Make `meter` this process's."""
+    """Make `meter` this process's; not that of processes that it forks, which the node agent sees as its children."""
     _Process.meter = meter
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _forget() -> None:
+    _Process.meter = None
 
 
 def charge(owner: Mapping[str, Any]) -> None:
@@ -80,13 +87,15 @@ def count(*, rows_in: int = 0, rows_out: int = 0, bytes_read: int = 0, bytes_wri
 
 
 _ANY = {"": 1}  # of no modality
+_log = logging.getLogger(__name__)
 
 
 class _Call:
     """A call that goes on; used again and again, so that a call allocates nothing."""
 
-    __slots__ = ("cell", "cpu", "laps", "modalities", "noted", "shared", "stage", "thread", "wall")
+    __slots__ = ("by", "cell", "cpu", "laps", "modalities", "noted", "shared", "stage", "thread", "wall")
 
+    by: int  # the thread that began it
     cpu: int  # clocks when it began, or at its last lap: the process's,
     thread: int  # its thread's (0: not taken),
     wall: int  # and monotonic time
@@ -100,11 +109,23 @@ class _Call:
         self.laps: dict[int, slots.Key] = {}  # open slots that this call has filled
 
 
+class _Slots(dict[slots.Key, int]):
+    """A thread's slots: once it has ended they are whoever's wants one of the same key, so threads may come and go."""
+
+    def __init__(self, left: dict[slots.Key, list[int]]) -> None:
+        super().__init__()
+        self.left = left
+
+    def __del__(self) -> None:
+        for key, slot in self.items():
+            self.left.setdefault(key, []).append(slot)
+
+
 class _Mine(threading.local):
     """What a thread has for itself: its slots, since one thread writes a slot, and the call it is in."""
 
-    def __init__(self) -> None:
-        self.slots: dict[slots.Key, int] = {}
+    def __init__(self, left: dict[slots.Key, list[int]]) -> None:
+        self.slots = _Slots(left)
         self.call: _Call | None = None
         self.thread = threading.get_native_id()
         self.is_main = threading.current_thread() is threading.main_thread()
@@ -116,7 +137,8 @@ class Meter:
     def __init__(self, tape: slots.Tape, worker: Any) -> None:
         self.tape, self.words = tape, tape.words
         self.worker = worker
-        self.mine = _Mine()
+        self.left: dict[slots.Key, list[int]] = {}  # slots of threads that have ended
+        self.mine = _Mine(self.left)
         *cells, spare = tape.cells()
         self.free = [_Call(cell) for cell in cells]
         self.spare = spare  # the cell of calls beyond their number: nobody can tell those apart while they go on
@@ -125,23 +147,34 @@ class Meter:
 
     def current(self) -> _Call | None:
         """Return the call that this thread works for; a thread that a call has started works for the only one."""
-        if self.mine.call is not None or len(self.open) != 1:
+        if self.mine.call is not None:
             return self.mine.call
-        (call,) = self.open
-        return call
+        calls = tuple(self.open)  # in one piece: other threads begin and end calls meanwhile
+        return calls[0] if len(calls) == 1 else None
 
     def begin(self, *, in_steps: bool = False) -> _Call:
         """Begin a call; one `in_steps` is a coroutine, whose own time is not its thread's."""
         mine, words = self.mine, self.words
         core = self.worker.core_worker
+        try:
+            stage = core.get_current_task_name() or "(unnamed)"
+        except Exception:  # noqa: BLE001 - no reason for a call to fail
+            stage = "(unnamed)"
+        last = mine.call
+        if last is not None and last.by == mine.thread and not in_steps:  # cancelled when nobody could end it
+            self.leave(last)
         call = self.free.pop() if self.free else _Call(self.spare)
-        call.stage = core.get_current_task_name() or "(unnamed)"
+        call.stage, call.by = stage, mine.thread
+        if not in_steps:
+            mine.call = call
         call.modalities = _ANY
-        call.shared = bool(self.open)
-        for other in self.open if call.shared else ():
-            other.shared = True
-            words[other.cell + STATE] = SHARED
-        self.open.add(call)
+        call.shared = False
+        self.open.add(call)  # before looking for others: of two that begin at once, one at least sees the other
+        if len(self.open) > 1:
+            for other in tuple(self.open):
+                other.shared = True
+                if words[other.cell + STATE]:
+                    words[other.cell + STATE] = SHARED
         key = (call.stage, "", OPEN)
         cell = call.cell
         words[cell + SLOT_OF] = mine.slots.get(key) or self._slot(key)
@@ -155,37 +188,46 @@ class Meter:
         if not words[FIRST_CALL]:
             words[FIRST_CALL] = max(1, call.cpu)
             words[JOB] = int.from_bytes(core.get_current_job_id().binary(), "big")
-        if not in_steps:
-            mine.call = call
         return call
 
     def end(self, call: _Call, *, failed: bool, steps: int | None = None) -> None:
         """End a call; `steps`: nanoseconds of the steps of a coroutine."""
+        try:
+            self._end(call, failed, steps)
+        except Exception:  # noqa: BLE001 - what accounting cannot do is no reason for a call to fail
+            _log.exception("a call of %s could not be billed", call.stage)
+        self.leave(call)
+
+    def _end(self, call: _Call, failed: bool, steps: int | None) -> None:
         words = self.words
-        used = self._used(call) if steps is None or not call.shared else steps
+        used = self._used(call) if steps is None or not call.shared else self._stepped(call, steps)
         wall = monotonic_ns() - call.wall
         again = self.worker.core_worker.get_current_task_attempt_number()
         outcome = "failed" if failed else "retried" if again else "ok"
         words[BEGUN] += 1
-        if call.laps:
-            self._bill(call, used, wall)
-            self._settle(call, outcome)
-        else:
-            key = (call.stage, "", outcome)
-            slot = self.mine.slots.get(key) or self._slot(key)
-            words[slot + CALLS] += 1
-            words[slot + CPU] += used
-            words[slot + WALL] += wall
-        words[call.cell + STATE] = CLOSED
-        words[ENDED] += 1
-        self.leave(call)
+        try:
+            if call.laps:
+                self._bill(call, used, wall)
+                self._settle(call, outcome)
+            else:
+                key = (call.stage, "", outcome)
+                slot = self.mine.slots.get(key) or self._slot(key)
+                words[slot + CALLS] += 1
+                words[slot + CPU] += used
+                words[slot + WALL] += wall
+            words[call.cell + STATE] = CLOSED
+        finally:
+            words[ENDED] += 1
 
     def leave(self, call: _Call) -> None:
         """Forget a call, which is billed elsewhere or was none."""
-        self.words[call.cell + STATE] = CLOSED
-        self.open.discard(call)
         if self.mine.call is call:
             self.mine.call = None
+        if call not in self.open:
+            return
+        self.words[call.cell + STATE] = CLOSED
+        call.laps.clear()
+        self.open.discard(call)
         if call.cell != self.spare:
             self.free.append(call)
 
@@ -194,17 +236,21 @@ class Meter:
         words = self.words
         used, wall = self._used(call), monotonic_ns()
         words[BEGUN] += 1
-        self._bill(call, used, wall - call.wall)
-        call.stage, call.modalities = stage, modalities
-        call.shared = len(self.open) > 1
-        call.cpu = words[call.cell + MARK] = process_time_ns()
-        call.wall = words[call.cell + WALL_MARK] = wall
-        call.noted = self.noted
-        if call.thread and self.mine.call is call:
-            call.thread = words[call.cell + THREAD_MARK] = thread_time_ns()
-        words[call.cell + STATE] = SHARED if call.shared else ALONE
-        words[call.cell + SLOT_OF] = self._slot((stage, next(iter(modalities)), OPEN))
-        words[ENDED] += 1
+        try:
+            self._bill(call, used, wall - call.wall)
+            call.stage, call.modalities = stage, modalities
+            call.shared = False
+            if len(self.open) > 1:
+                call.shared = True
+            call.cpu = words[call.cell + MARK] = process_time_ns()
+            call.wall = words[call.cell + WALL_MARK] = wall
+            call.noted = self.noted
+            if call.thread and self.mine.call is call:
+                call.thread = words[call.cell + THREAD_MARK] = thread_time_ns()
+            words[call.cell + STATE] = SHARED if call.shared else ALONE
+            words[call.cell + SLOT_OF] = self._slot((stage, next(iter(modalities)), OPEN))
+        finally:
+            words[ENDED] += 1
 
     def count(self, call: _Call, amounts: Mapping[int, int]) -> None:
         """Count rows and bytes, by word of a slot, for the stage that a call is in, shared as its time is."""
@@ -226,6 +272,12 @@ class Meter:
         self.noted += used
         return used
 
+    def _stepped(self, call: _Call, steps: int) -> int:
+        """Return the CPU nanoseconds of a coroutine beside others: its steps, but for those before its last lap."""
+        used = min(steps, process_time_ns() - call.cpu)
+        self.noted += used
+        return used
+
     def _bill(self, call: _Call, used: int, wall: int) -> None:
         """Add to the open slots of the stage that a call is in; nobody knows yet how the call will end."""
         for modality, weight, whole in _shares(call.modalities):
@@ -241,6 +293,8 @@ class Meter:
         words = self.words
         for opened, (stage, modality, _) in call.laps.items():
             slot = self._slot((stage, modality, outcome))
+            if opened == slots.LAST:  # others' are in it too
+                continue
             for word in range(COUNTERS):
                 words[slot + word] += words[opened + word]
                 words[opened + word] = 0
@@ -248,9 +302,13 @@ class Meter:
 
     def _slot(self, key: slots.Key) -> int:
         mine = self.mine
-        if key not in mine.slots:
-            mine.slots[key] = self.tape.claim(key)
-        return mine.slots[key]
+        slot = mine.slots.get(key)
+        if slot is None:
+            left = self.left.get(key)
+            slot = left.pop() if left else self.tape.claim(key)
+            if slot != slots.LAST:  # keys without end are not kept
+                mine.slots[key] = slot
+        return slot
 
 
 def _shares(weights: Mapping[str, int]) -> list[tuple[str, int, int]]:

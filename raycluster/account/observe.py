@@ -7,12 +7,14 @@ loses nothing but the end of processes that died meanwhile.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 from raycluster.account import proc, slots
-from raycluster.account.levels import STARTUP, Levels, Part, levels
+from raycluster.account.levels import STARTUP, Levels, Part, background, levels, used
 from raycluster.account.owners import NOBODY, Job, Owner
 from raycluster.account.proc import Process
 from raycluster.account.slots import Reading
@@ -44,6 +46,19 @@ class Scene:
     seconds: float  # since the last look
     counts_others: bool = True  # False where another node of Ray lives on the same machine
 
+    @cached_property
+    def drivers(self) -> dict[int, list[Job]]:
+        """Return the jobs whose driver is, or was, on this node, by pid."""
+        found: dict[int, list[Job]] = {}
+        for job in self.jobs.values():
+            if job.node == self.node:
+                found.setdefault(job.pid, []).append(job)
+        return found
+
+    def driven_by(self, process: Process) -> list[Job]:
+        """Return the jobs that a process is the driver of."""
+        return [job for job in self.drivers.get(process.pid, ()) if job.started in (0, process.started)]
+
 
 @dataclass(kw_only=True)
 class Tree:
@@ -52,10 +67,14 @@ class Tree:
     place: Place
     name: str
     started: int
+    parent: int = _NO_ONE  # pid
     cpu: int = 0  # of the root itself, when it was last seen
     own: int = 0  # CPU of the root that is new in this look
     born: int = 0  # CPU of its descendants that is
-    levels: Levels = field(default_factory=dict)  # of a worker, at the last look
+    before: Levels = field(default_factory=dict)  # what a worker had done when this account of it began
+    levels: Levels = field(default_factory=dict)  # what it has done since, as of the last look
+    going: dict[tuple[int, int, int], int] = field(default_factory=dict)  # by call, what it had used at the last look
+    looked: int = 0  # CLOCK_MONOTONIC of the last look
     children: Levels = field(default_factory=dict)  # of a worker: what its child processes did, by what it was for
     owner: Owner = NOBODY
     last: Part = STARTUP  # what it was at
@@ -68,7 +87,7 @@ class Seen:
     cpu: int
     reaped: int
     root: int
-    above: int  # the root of its parent: itself a member, or a process with a place of its own
+    parent: int  # pid of who gets its time when it ends
 
 
 class Observer:
@@ -78,14 +97,18 @@ class Observer:
         self.trees: dict[int, Tree] = {_NO_ONE: Tree(place="other", name="other", started=0)}
         self.seen: dict[Id, Seen] = {}
         self.commands: dict[Id, str] = {}
+        self.dead: list[tuple[int, Tree]] = []  # whose pid is another process's now
+        self.roots: dict[int, int] = {}  # by pid, at the last look
+        self.reaped: dict[int, int] = {}  # by pid, what it got at the last look of children that had not been counted
         self.is_first = True
 
     def look(self, scene: Scene, window: Window) -> int:
         """Add what has happened since the last look to a window; return the CPU nanoseconds that were new."""
         members = self._members(scene)
         self._advance(members, scene)
-        gone = [pid for pid in self.trees if pid not in members and pid != _NO_ONE]
-        new = sum(self._bury(pid, self.trees.pop(pid), scene, window) for pid in gone)
+        gone = set(self.trees) - set(members) - {_NO_ONE}
+        dead, self.dead = [*self.dead, *((pid, self.trees.pop(pid)) for pid in gone)], []
+        new = sum(self._bury(pid, tree, scene, window) for pid, tree in dead)
         for root, processes in members.items():
             new += self._account(root, processes, scene, window)
         self.is_first = False
@@ -107,10 +130,12 @@ class Observer:
             at: Process | None = process
             while at is not None and at.pid not in roots and not self._has_place(at, scene):
                 path.append(at.pid)
-                at = scene.processes.get(at.parent)
+                above = scene.processes.get(at.parent)
+                at = above if above is None or above.pid not in path else None  # a pid that came again meanwhile
             root = _NO_ONE if at is None else roots.get(at.pid, at.pid)
             roots.update(dict.fromkeys([*path, pid], root))
             members.setdefault(root, []).append(process)
+        self.roots = roots
         return members
 
     def _has_place(self, process: Process, scene: Scene) -> bool:
@@ -119,22 +144,28 @@ class Observer:
             return False
         tree = self.trees.get(process.pid)
         if tree is None or tree.started != process.started or tree.place != place:
+            if tree is not None and tree.started != process.started:
+                self.dead.append((process.pid, tree))
             name = "agent" if process.pid == scene.own else _short(self.commands[process.id])
-            self.trees[process.pid] = fresh = Tree(place=place, name=name, started=process.started)
+            fresh = Tree(place=place, name=name, started=process.started, parent=process.parent)
+            self.trees[process.pid] = fresh
             if process.id in self.seen:  # it was somebody else's until now
-                fresh.levels = {STARTUP: {"cpu": self.seen[process.id].cpu}}
+                fresh.before = {STARTUP: {"cpu": self.seen[process.id].cpu}}
         return True
 
     def _place(self, process: Process, scene: Scene) -> Place | None:
         if process.id not in self.commands or process.started_seconds > scene.since - _YOUNG_SECONDS:
             self.commands[process.id] = proc.command(process.pid)
-        if any(job.pid == process.pid and job.node == scene.node for job in scene.jobs.values()):
+        if scene.driven_by(process):
             return "driver"
         command = self.commands[process.id]
         if process.pid in (scene.raylet, scene.own):
             return "system"
         if process.parent == scene.raylet and _is_worker(command):
             return "system" if command.startswith(_DAEMONS) else "worker"
+        above = self.trees.get(process.parent)
+        if above is not None and above.place == "worker" and (scene.tapes / str(process.pid)).exists():
+            return "worker"  # one of a worker's children that tells what it does
         return "system" if scene.session in command and not _is_worker(command) else None
 
     # What they did.
@@ -145,33 +176,46 @@ class Observer:
         A child's time moves to its parent when it is reaped; what was seen of it while it lived is not counted again.
         """
         seen: dict[Id, Seen] = {}
+        gone = self._gone({one.id for one in scene.processes.values()})
+        self.reaped = {}
         for root, processes in members.items():
             tree = self.trees[root]
-            tree.own = tree.born = reaped = 0
+            tree.own = tree.born = 0
             for one in processes:
                 before = self.seen.get(one.id) or self._before(one, root, scene)
-                seen[one.id] = Seen(cpu=one.cpu, reaped=one.reaped, root=root)
-                reaped += max(0, one.reaped - before.reaped)
-                used = max(0, one.cpu - before.cpu)
-                tree.own, tree.born = (used, tree.born) if one.pid == root else (tree.own, tree.born + used)
-            tree.born += max(0, reaped - self._gone(root, processes))
+                seen[one.id] = Seen(cpu=one.cpu, reaped=one.reaped, root=root, parent=one.parent)
+                new = max(0, one.cpu - before.cpu)
+                tree.own, tree.born = (new, tree.born) if one.pid == root else (tree.own, tree.born + new)
+                self.reaped[one.pid] = max(0, one.reaped - before.reaped - gone.get(one.pid, 0))
+                tree.born += self.reaped[one.pid]
         self.seen = seen
         self.commands = {identity: text for identity, text in self.commands.items() if identity in seen}
 
     def _before(self, process: Process, root: int, scene: Scene) -> Seen:
         """Return how far a process that is seen for the first time counts as counted."""
+        nothing = Seen(cpu=0, reaped=0, root=root, parent=process.parent)
         if not self.is_first or process.started_seconds >= scene.since:
-            return Seen(cpu=0, reaped=0, root=root)
+            return nothing
         # Who was there before accounting began is counted from now on; a driver from when it turned to the cluster.
-        for job in scene.jobs.values():
-            if (job.pid, job.node) == (process.pid, scene.node):
-                return Seen(cpu=job.cpu, reaped=job.reaped, root=root)
-        return Seen(cpu=process.cpu, reaped=process.reaped, root=root)
+        for job in scene.driven_by(process):
+            return replace(nothing, cpu=job.cpu, reaped=job.reaped)
+        return replace(nothing, cpu=process.cpu, reaped=process.reaped)
 
-    def _gone(self, root: int, processes: list[Process]) -> int:
-        """Return what was counted of a tree's members that are there no more."""
-        there = {one.id for one in processes}
-        return sum(one.cpu + one.reaped for key, one in self.seen.items() if one.root == root and key not in there)
+    def _gone(self, there: set[Id]) -> dict[int, int]:
+        """Return what was counted of processes that are there no more, by the pid of who may have waited for them.
+
+        That is their parent, whatever tree it is in, or who was above it if it is gone too.
+        """
+        known = {pid: (pid, started) for pid, started in self.seen}
+        found: dict[int, int] = {}
+        for identity in self.seen.keys() - there:
+            one = self.seen[identity]
+            above, path = one.parent, {identity[0]}
+            while above in known and known[above] not in there and above not in path:
+                path.add(above)
+                above = self.seen[known[above]].parent
+            found[above] = found.get(above, 0) + one.cpu + one.reaped
+        return found
 
     def _account(self, root: int, processes: list[Process], scene: Scene, window: Window) -> int:
         tree, held = self.trees[root], _held(processes, scene)
@@ -179,7 +223,8 @@ class Observer:
             return self._work(root, held, scene, window)
         if tree.place == "other" and not scene.counts_others:
             return 0
-        owner = next((job.owner(scene.at) for job in scene.jobs.values() if job.pid == root), NOBODY)
+        jobs = scene.driven_by(scene.processes[root]) if tree.place == "driver" else []
+        owner = next((owner for job in jobs if (owner := job.owner(scene.at)) != NOBODY), NOBODY)
         stage = tree.name if tree.place == "system" else None
         window.add(Line(kind=tree.place, owner=owner, stage=stage), {"cpu": tree.own + tree.born, **held})
         return tree.own + tree.born
@@ -187,22 +232,31 @@ class Observer:
     def _work(self, root: int, held: Amounts, scene: Scene, window: Window) -> int:
         """Account for a worker: by its tape where it has one, else as a whole, by what Ray calls the process."""
         tree = self.trees[root]
-        reading = _tape(scene, root)
+        reading = _tape(scene, root, tree)
         process = proc.look(root)  # once more: a clock that is read after the tape is never behind it
-        cpu = max(tree.cpu, process.cpu if process else 0)
-        if reading is None:
-            now = _unmetered(tree, cpu, proc.command(root))
-        else:
-            now = levels(reading, cpu, now=scene.now, thread_cpu=lambda thread: proc.thread_cpu(root, thread))
-        if self.is_first and process is not None and process.started_seconds < scene.since:
-            tree.levels = now  # what it did before is not ours to count
-        tree.last = _doing(tree, reading, now)
-        new = self._settle(tree, now, _owner(reading, scene), window)
-        tree.cpu = cpu
+        new = 0
+        if process is not None and process.id == (root, tree.started):  # else it has just died: the next look buries it
+            now = self._now(tree, reading, process, scene)
+            tree.last = _doing(tree, reading, now)
+            new = self._settle(tree, now, _owner(reading, scene), window)
+            self.seen[process.id] = replace(self.seen[process.id], cpu=tree.cpu)
         if tree.born:
             tree.children.setdefault(tree.last, {"cpu": 0})["cpu"] += tree.born
         window.add(_line(tree.last, tree.owner), {"cpu": tree.born, **held})
         return new + tree.born
+
+    def _now(self, tree: Tree, reading: Reading | None, process: Process, scene: Scene) -> Levels:
+        """Return what a worker has done since this account of it began."""
+        tree.cpu, tree.looked = max(tree.cpu, process.cpu), scene.now
+        if reading is None:
+            whole = _unmetered(tree, proc.command(process.pid))
+        else:
+            clock = partial(proc.thread_cpu, process.pid)
+            tree.going = {call.id: used(call, tree.cpu, clock) for call in reading.calls}
+            whole = levels(reading, tree.cpu, now=scene.now, going=tree.going, dead=False)
+        if self.is_first and process.started_seconds < scene.since:
+            tree.before = whole  # that is not ours to count
+        return _since(tree.before, whole)
 
     def _settle(self, tree: Tree, now: Levels, owner: Owner, window: Window) -> int:
         """Add the difference to the last look; what a worker did before its owner was known moves over to it."""
@@ -224,12 +278,28 @@ class Observer:
         """Close the account of a process that has ended: the calls it was in were killed with it."""
         if tree.place != "worker":
             return 0
-        reading = _tape(scene, root)
-        if reading is None:
-            return 0
-        last = levels(reading, tree.cpu, now=scene.now, thread_cpu=lambda _: 0, dead=True)
-        (scene.tapes / str(root)).unlink(missing_ok=True)
-        return self._settle(tree, last, _owner(reading, scene), window)
+        new = 0
+        reading = _tape(scene, root, tree)
+        if reading is not None:
+            whole = levels(reading, tree.cpu, now=tree.looked, going=tree.going, dead=True)
+            last = _since(tree.before, whole)
+            last.update({part: amounts for part, amounts in tree.levels.items() if part.kind == "background"})
+            rest = _cpu(tree.levels) - _cpu(last)  # seen in a call of which nobody knows any more what it used
+            if rest > 0:
+                last = _sum(last, {Part("background", background(reading)): {"cpu": rest}})
+            new = self._settle(tree, last, _owner(reading, scene), window)
+            self._take_back(tree.parent, new)
+        if reading is not None or root not in scene.processes:
+            with suppress(OSError):
+                (scene.tapes / str(root)).unlink(missing_ok=True)
+        return new
+
+    def _take_back(self, parent: int, counted: int) -> None:
+        """Take what was counted of a process after it had ended from its parent, if that got all of its time too."""
+        part = min(counted, self.reaped.get(parent, 0))
+        if part > 0:
+            self.reaped[parent] -= part
+            self.trees[self.roots[parent]].born -= part
 
 
 def _held(processes: list[Process], scene: Scene) -> Amounts:
@@ -256,23 +326,36 @@ def _doing(tree: Tree, reading: Reading | None, now: Levels) -> Part:
     return most if spent.get(most, 0) > 0 else tree.last
 
 
-def _unmetered(tree: Tree, cpu: int, command: str) -> Levels:
-    """Return the levels of a worker without a tape: by its title, which Ray changes with what it does."""
+def _unmetered(tree: Tree, command: str) -> Levels:
+    """Return what a worker without a tape has done: by its title, which Ray changes with what it does."""
     title = command.partition("::")[2]
     is_named = command.startswith("ray::") and not title.startswith("IDLE")
     part = Part("task", title.partition("(")[0].strip() or None) if is_named else STARTUP
-    now = {one: dict(amounts) for one, amounts in tree.levels.items()}
-    now.setdefault(part, {"cpu": 0})["cpu"] += cpu - _cpu(tree.levels)
-    return now
+    new = {part: {"cpu": tree.cpu - _cpu(tree.before) - _cpu(tree.levels)}}
+    return _sum(tree.before, tree.levels, new)
+
+
+def _sum(*several: Levels) -> Levels:
+    whole: Levels = {}
+    for some in several:
+        for part, amounts in some.items():
+            sums = whole.setdefault(part, {})
+            sums.update({name: sums.get(name, 0) + amount for name, amount in amounts.items()})
+    return whole
+
+
+def _since(before: Levels, whole: Levels) -> Levels:
+    return {part: difference(whole.get(part, {}), before.get(part, {})) for part in {**whole, **before}}
 
 
 def _cpu(of: Levels) -> int:
     return sum(amounts.get("cpu", 0) for amounts in of.values())
 
 
-def _tape(scene: Scene, pid: int) -> Reading | None:
+def _tape(scene: Scene, pid: int, tree: Tree) -> Reading | None:
     reading = slots.read(scene.tapes / str(pid))
-    return reading if reading is not None and reading.owner.get("node") == scene.node else None
+    is_its = reading is not None and (reading.started, reading.owner.get("node")) == (tree.started, scene.node)
+    return reading if is_its else None
 
 
 def _owner(reading: Reading | None, scene: Scene) -> Owner:

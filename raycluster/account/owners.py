@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from raycluster.account import proc
 from raycluster.declare.workload import Workload
 
 _NAMESPACE = b"raycluster"
@@ -46,6 +47,7 @@ class Job:
 
     pid: int
     node: str
+    started: int = 0  # of the driver's process, in ticks since boot: pids come again; 0: not known
     # Nanoseconds that the driver, and children that it had waited for, had used when it turned to the cluster.
     cpu: int = 0
     reaped: int = 0
@@ -99,7 +101,14 @@ def _mine() -> tuple[bytes, Job]:
     key = f"job:{context.get_job_id()}".encode()
     if not _Driver.cpu:
         connecting()
-    new = Job(pid=os.getpid(), node=context.get_node_id(), cpu=_Driver.cpu, reaped=_Driver.reaped)
+    process = proc.look(os.getpid())
+    new = Job(
+        pid=os.getpid(),
+        node=context.get_node_id(),
+        started=process.started if process else 0,
+        cpu=_Driver.cpu,
+        reaped=_Driver.reaped,
+    )
     return key, _get(key) or new
 
 
@@ -111,7 +120,7 @@ def _get(key: bytes) -> Job | None:
         return None
     entry: dict[str, Any] = json.loads(text)
     runs = tuple((begun, ended, Owner(**owner)) for begun, ended, owner in entry["runs"])
-    return Job(pid=entry["pid"], node=entry["node"], cpu=entry["cpu"], reaped=entry["reaped"], runs=runs)
+    return Job(**{**entry, "runs": runs})
 
 
 def _put(key: bytes, job: Job) -> None:

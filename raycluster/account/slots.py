@@ -16,11 +16,15 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import threading
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_MAGIC = 0x72636D7472303101  # changes with the layout
+from raycluster.account import proc
+
+_MAGIC = 0x72636D7472303102  # changes with the layout
 _WORD = 8
 _HEADER = 4096
 _OWNER = 128  # where the owner begins
@@ -29,9 +33,10 @@ _SLOTS, _SLOT = 1024, 32  # slots, words a slot
 _CELLS_AT = _HEADER // _WORD
 _SLOTS_AT = _CELLS_AT + _CELLS * _CELL
 SIZE = (_SLOTS_AT + _SLOTS * _SLOT) * _WORD
+LAST = _SLOTS_AT + (_SLOTS - 1) * _SLOT  # the place of the slot that all threads share once there is no room
 
 # Words of the header.
-_VERSION, _PID, _USED, BEGUN, ENDED, FIRST_CALL, JOB = range(7)  # BEGUN, ENDED: changes that must be seen whole
+_VERSION, _PID, _USED, BEGUN, ENDED, FIRST_CALL, JOB, _STARTED = range(8)  # BEGUN, ENDED: changes to be seen whole
 
 # Words of a slot. Times in nanoseconds.
 CALLS, CPU, WALL, ROWS_IN, ROWS_OUT, BYTES_READ, BYTES_WRITTEN = range(7)
@@ -56,13 +61,15 @@ class Tape:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         file = os.open(path, flags, 0o600)
         try:
-            os.ftruncate(file, SIZE)
+            os.posix_fallocate(file, 0, SIZE)  # a disk that is full says so now, and not by SIGBUS in somebody's call
             self.memory = mmap.mmap(file, SIZE)
         finally:
             os.close(file)
         self.path = path
         self.words = memoryview(self.memory).cast("q")
         self.words[_PID] = os.getpid()
+        self.words[_STARTED] = _started()
+        self.claiming = threading.Lock()
         self.owner: dict[str, Any] = {}
         self.node = node
         self.own({})
@@ -70,33 +77,49 @@ class Tape:
         self.words[_VERSION] = _MAGIC  # last: until now it is not for reading
 
     def own(self, owner: dict[str, Any]) -> None:
-        """Write who is to be billed for this process; {}: whoever its job belongs to."""
-        text = json.dumps({"node": self.node, **owner}).encode()
-        if len(text) < _HEADER - _OWNER:
-            self.owner = owner
-            self.words[BEGUN] += 1
-            self.memory[_OWNER:_HEADER] = text.ljust(_HEADER - _OWNER, b"\0")
-            self.words[ENDED] += 1
+        """Write who is to be billed for this process; {}, or one that is too long: whoever its job belongs to."""
+        text = json.dumps({**owner, "node": self.node}).encode()
+        if len(text) > _HEADER - _OWNER:
+            text = json.dumps({"node": self.node}).encode()
+        self.owner = owner
+        self.words[BEGUN] += 1
+        self.memory[_OWNER:_HEADER] = text.ljust(_HEADER - _OWNER, b"\0")
+        self.words[ENDED] += 1
 
     def claim(self, key: Key, at: int | None = None) -> int:
         """Return the place of a new slot's first word; that of the last one when there is no room."""
-        place = int(self.words[_USED]) if at is None else at
-        if place >= _SLOTS - 1 and at is None:
-            return _SLOTS_AT + (_SLOTS - 1) * _SLOT
-        first = _SLOTS_AT + place * _SLOT
-        stage, modality, outcome = key
-        room = _KEY_BYTES - len(modality) - len(outcome) - 2
-        name = stage.encode()[:room].decode(errors="ignore")
-        text = "\x1f".join((name, modality, outcome)).encode()[:_KEY_BYTES]
-        start = first * _WORD + _KEY_AT
-        self.memory[start : start + len(text)] = text
-        if at is None:
-            self.words[_USED] = place + 1
+        with self.claiming:  # two threads that claim at once get two slots
+            place = int(self.words[_USED]) if at is None else at
+            if place >= _SLOTS - 1 and at is None:
+                return LAST
+            first = _SLOTS_AT + place * _SLOT
+            text = _text(key)
+            start = first * _WORD + _KEY_AT
+            self.memory[start : start + len(text)] = text
+            if at is None:
+                self.words[_USED] = place + 1
         return first
 
     def cells(self) -> list[int]:
         """Return the places of all cells."""
         return list(range(_CELLS_AT, _SLOTS_AT, _CELL))
+
+
+def _started() -> int:
+    process = proc.look(os.getpid())
+    return process.started if process else 0
+
+
+def _text(key: Key) -> bytes:
+    """Return a key as it is written: the outcome whole, of the modality and the stage what there is room for."""
+    stage, modality, outcome = (part.replace("\x1f", " ").replace("\0", " ") for part in key)
+    end = f"\x1f{_cut(modality, _KEY_BYTES // 4)}\x1f{outcome}".encode()
+    return _cut(stage, _KEY_BYTES - len(end)).encode() + end
+
+
+def _cut(text: str, size: int) -> str:
+    """Return as much of a text as takes so many bytes."""
+    return text.encode(errors="replace")[:size].decode(errors="ignore")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +133,18 @@ class Call:
     thread_mark: int
     wall_mark: int  # CLOCK_MONOTONIC
 
+    @property
+    def id(self) -> tuple[int, int, int]:
+        """Return what tells it from other calls of its process."""
+        return self.thread, self.mark, self.wall_mark
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """What a process has done so far."""
 
     pid: int
+    started: int  # ticks since boot, as `proc.Process` has it: pids come again
     job: str  # hex; "" before its first call
     first_call: int  # nanoseconds on the process's clock; 0: none yet
     owner: dict[str, Any] = field(default_factory=dict)
@@ -124,42 +153,61 @@ class Reading:
 
 
 def read(path: Path) -> Reading | None:
-    """Read a process's file; None where it is not (yet) one, or is being changed each time we look."""
-    for _ in range(8):
-        try:
-            with path.open("rb", buffering=0) as file:
-                content = file.read()
-                file.seek(0)
-                after = memoryview(file.read(_OWNER)).cast("q")
-        except OSError:
+    """Read a process's file; None where it is not (yet) one, or is being changed each time we look.
+
+    Of a process that has died within a change, which nobody will end, it is read as it is.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        if os.fstat(file).st_size != SIZE:
             return None
-        if len(content) != SIZE:
-            return None
-        words = memoryview(content).cast("q")
-        if words[_VERSION] == _MAGIC and words[BEGUN] == words[ENDED] == after[BEGUN]:
-            return _reading(content, words)
+        for _ in range(8):
+            head, slots, is_whole = _look(file)
+            if head[_VERSION] != _MAGIC:
+                return None
+            if is_whole or proc.look(head[_PID]) is None:
+                return _reading(head, slots)
+    except (OSError, ValueError, TypeError, OverflowError):  # it is not ours, whatever it is
+        return None
+    finally:
+        os.close(file)
     return None
 
 
-def _reading(content: bytes, words: memoryview) -> Reading:
+def _look(file: int) -> tuple[memoryview, memoryview, bool]:
+    """Return the words of header and cells, those of the slots in use and the last, and whether they fit together."""
+    head = memoryview(os.pread(file, _SLOTS_AT * _WORD, 0)).cast("q")
+    used = min(max(head[_USED], 0), _SLOTS - 1)
+    slots = os.pread(file, used * _SLOT * _WORD, _SLOTS_AT * _WORD)
+    last = os.pread(file, _SLOT * _WORD, LAST * _WORD)
+    after = memoryview(os.pread(file, _OWNER, 0)).cast("q")
+    return head, memoryview(slots + last).cast("q"), head[BEGUN] == head[ENDED] == after[BEGUN]
+
+
+def _reading(head: memoryview, slots: memoryview) -> Reading:
+    content, number = slots.tobytes(), len(slots) // _SLOT
     keys: dict[int, Key] = {}
     sums: dict[Key, tuple[int, ...]] = {}
-    for place in (*range(words[_USED]), _SLOTS - 1):
-        first = _SLOTS_AT + place * _SLOT
-        key = keys[first] = _key(content, first)
-        found = tuple(words[first : first + COUNTERS])
+    for place in range(number):
+        first = place * _SLOT
+        key = _key(content[first * _WORD + _KEY_AT : (first + _SLOT) * _WORD])
+        keys[_SLOTS_AT + first if place < number - 1 else LAST] = key
+        found = tuple(slots[first : first + COUNTERS])
         if any(found):
-            sums[key] = tuple(map(sum, zip(sums.get(key, (0,) * COUNTERS), found, strict=True)))
+            before = sums.get(key)
+            sums[key] = tuple(map(sum, zip(before, found, strict=True))) if before else found
     cells = range(_CELLS_AT, _SLOTS_AT, _CELL)
     return Reading(
-        pid=words[_PID],
-        job=words[JOB].to_bytes(4, "big").hex() if words[JOB] else "",
-        first_call=words[FIRST_CALL],
-        owner=json.loads(content[_OWNER:_HEADER].rstrip(b"\0") or b"{}"),
+        pid=head[_PID],
+        started=head[_STARTED],
+        job=head[JOB].to_bytes(4, "big").hex() if head[JOB] else "",
+        first_call=head[FIRST_CALL],
+        owner=dict(json.loads(head.tobytes()[_OWNER:_HEADER].rstrip(b"\0"))),
         sums=sums,
-        calls=tuple(
-            _call(words, cell, keys) for cell in cells if words[cell + STATE] and words[cell + SLOT_OF] in keys
-        ),
+        calls=tuple(_call(head, cell, keys) for cell in cells if head[cell + STATE] and head[cell + SLOT_OF] in keys),
     )
 
 
@@ -174,9 +222,8 @@ def _call(words: memoryview, cell: int, keys: dict[int, Key]) -> Call:
     )
 
 
-def _key(content: bytes, first: int) -> Key:
-    start = first * _WORD + _KEY_AT
-    text = content[start : start + _KEY_BYTES].rstrip(b"\0").decode(errors="replace")
-    stage, _, rest = text.partition("\x1f")
+@lru_cache(maxsize=4 * _SLOTS)
+def _key(content: bytes) -> Key:
+    stage, _, rest = content[:_KEY_BYTES].rstrip(b"\0").decode(errors="replace").partition("\x1f")
     modality, _, outcome = rest.partition("\x1f")
     return stage, modality, outcome

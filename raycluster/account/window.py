@@ -8,6 +8,7 @@ lays the window into the ledger's inbox again, where it replaces itself.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from raycluster.account.owners import NOBODY, Owner
 from raycluster.lake.ledger import USAGE, Kind, line_id
 
 _KEPT = 360  # windows: an hour of ten seconds each
+_WORKERS: tuple[Kind, ...] = ("task", "background", "startup")  # what one process may have done
 
 Amounts = dict[str, int]  # quantity -> how much; times in nanoseconds
 PEAKS = ("gpu_memory", "peak_rss")  # of these the largest counts, of all others the sum
@@ -83,7 +85,7 @@ class Book:
         if close is None:
             self._take(look, 1, 1)
             return
-        close = min(max(close, look.started), look.ended)
+        close = max(min(max(close, look.started), look.ended), self.open.started)  # whatever clocks do
         length = max(1, look.ended - look.started)
         rest = Window(started=close, ended=look.ended)
         for line, amounts in look.lines.items():
@@ -103,7 +105,7 @@ class Book:
         window = self.open
         window.ended = at
         self.closed.append(window)
-        for line in [line for line, sums in window.lines.items() if sums.get("cpu", 0) < 0 or sums.get("calls", 0) < 0]:
+        for line in [line for line, sums in window.lines.items() if _debt(sums)]:
             self._correct(window, line)
         self.open = Window(started=at, ended=at)
 
@@ -111,22 +113,21 @@ class Book:
         """Move a negative line's debt to earlier windows, and as much of what stands for it now along with it.
 
         A call of a minute that fails was "ok" for six windows; now "ok" goes down by a minute, and "failed" up by one.
+        What windows that are kept no more would have to bear is taken from what stands for it now.
         """
         heirs = _heirs(window, line)
         for earlier in reversed(list(self.closed)[:-1]):
-            debt = {name: -amount for name, amount in window.lines[line].items() if name not in PEAKS and amount < 0}
+            debt = _debt(window.lines[line])
             if not debt:
-                break
+                return
             for name, amount in debt.items():
-                moved = max(0, min(amount, earlier.lines.get(line, {}).get(name, 0)))
-                for heir in heirs:
-                    part = min(moved, max(0, window.lines[heir].get(name, 0)))
-                    if part:
-                        earlier.add(line, {name: -part})
-                        earlier.add(heir, {name: part})
-                        window.add(line, {name: part})
-                        window.add(heir, {name: -part})
-                        moved -= part
+                there = max(0, min(amount, earlier.lines.get(line, {}).get(name, 0)))
+                for heir, part in _borne(window, heirs, line, name, there):
+                    earlier.add(line, {name: -part})
+                    earlier.add(heir, {name: part})
+        for name, amount in _debt(window.lines[line]).items():
+            for _ in _borne(window, heirs, line, name, amount):
+                pass
 
     def news(self) -> list[Window]:
         """Return the closed windows that are new or have changed since they were last taken."""
@@ -164,11 +165,33 @@ class Book:
 _COUNTS = {"calls", "gpu_memory", "peak_rss", "bytes_read", "bytes_written", "rows_in", "rows_out"}
 
 
+def _debt(sums: Amounts) -> Amounts:
+    return {name: -amount for name, amount in sums.items() if amount < 0 and name not in PEAKS}
+
+
 def _heirs(window: Window, line: Line) -> list[Line]:
-    """Return what may take over from a line: the same work, known better by now."""
-    others = [other for other in window.lines if other != line and line.owner in (NOBODY, other.owner)]
-    same = [other for other in others if (other.stage, other.modality) == (line.stage, line.modality)]
-    return same if line.kind == "task" else [*same, *(other for other in others if other.kind == "task")]
+    """Return what may take over from a line: the same work, known better by now; the likeliest first."""
+    kinds = _WORKERS if line.kind in _WORKERS else (line.kind,)
+    others = [
+        other for other in window.lines if other != line and other.kind in kinds and line.owner in (NOBODY, other.owner)
+    ]
+
+    def strangeness(other: Line) -> tuple[bool, bool, bool]:
+        is_other = other.stage != line.stage
+        return is_other, other.kind == "task" if is_other else other.kind != line.kind, other.modality != line.modality
+
+    return sorted(others, key=strangeness)
+
+
+def _borne(window: Window, heirs: list[Line], line: Line, name: str, amount: int) -> Iterator[tuple[Line, int]]:
+    """Move an amount within a window from heirs to a line, and yield who gave how much; time may come from any."""
+    for heir in heirs:
+        part = min(amount, max(0, window.lines[heir].get(name, 0)))
+        if part and (name in _TIMES or heir.stage == line.stage):
+            window.add(line, {name: part})
+            window.add(heir, {name: -part})
+            amount -= part
+            yield heir, part
 
 
 def _moment(nanoseconds: int) -> datetime:
