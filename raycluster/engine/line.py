@@ -171,7 +171,7 @@ class Line:
         return column is not None and column.null_count < rows.num_rows
 
 
-def modalities(rows: pa.RecordBatch, name: str = "modality") -> dict[str, int]:
+def modalities(rows: pa.RecordBatch | pa.Table, name: str = "modality") -> dict[str, int]:
     """Return how many rows of each modality have a value in a column: a stage's time is shared between them."""
     counts = pc.value_counts(rows.column("modality").filter(rows.column(name).is_valid()))
     return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))

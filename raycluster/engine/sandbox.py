@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raycluster.account import child, hook
 from raycluster.engine.line import Job, Line, failed, note_stage
 from raycluster.errors import BadMedia
 from raycluster.read import Reference
@@ -59,7 +60,8 @@ class Sandbox:
             # spawn: a fork of a process that holds threads, locks and a CUDA context is not safe to run in
             context = multiprocessing.get_context("spawn")
             self._doing = context.Array("c", _NAME_BYTES)
-            self._children = ProcessPool(max_workers=1, initializer=_share, initargs=[self._doing], context=context)
+            shared = [self._doing, child.parent()]
+            self._children = ProcessPool(max_workers=1, initializer=_share, initargs=shared, context=context)
         self._doing.value = b"read"
         try:
             future = self._children.schedule(_work, args=(self.job, self.pool, _pack(unit.to_batches())))
@@ -86,15 +88,21 @@ class Sandbox:
 
 def _work(job: Job, pool: int, unit: bytes) -> bytes:
     """Work through one unit, in the child."""
+    done: bytes = hook.bracketed(_work_through)(job, pool, unit)
+    return done
+
+
+def _work_through(job: Job, pool: int, unit: bytes) -> bytes:
     if pool not in _lines:
         _lines[pool] = Line(job, pool)
         _lines[pool].enter = _note
     return _pack(list(_lines[pool].run(pa.Table.from_batches(_unpack(unit)))))
 
 
-def _share(doing: Any) -> None:
+def _share(doing: Any, parent: child.Parent | None) -> None:
     global _doing
     _doing = doing
+    child.adopt(parent)
     with suppress(OSError):  # if memory runs out on this machine, the kernel shall take this process, not the worker
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raycluster.account import hook, meter
 from raycluster.account.owners import owner_of
-from raycluster.engine.line import Job, Line
+from raycluster.engine.line import Job, Line, modalities
 from raycluster.engine.outlet import Outlet
 from raycluster.engine.progress import Reporter
 from raycluster.engine.sandbox import Sandbox
@@ -50,7 +50,9 @@ class Worker:
         else:
             # One table, once all is done: were some rows already taken when this process dies, the second attempt,
             # which cuts them differently, could double or lose some.
-            yield pa.Table.from_batches(list(rows))
+            table = pa.Table.from_batches(list(rows))
+            meter.lap("travel", modalities(table))  # what Ray does with it is not the last stage's
+            yield table
         self.progress.finished.remote(name)
         self.reporter.flush()
 
