@@ -78,6 +78,16 @@ def lap(stage: str, modalities: Mapping[str, int] | None = None) -> None:
         meter.lap(call, stage, modalities or _ANY)
 
 
+def never_begun() -> None:
+    """Say that the work of this thread's call is done for the first time, though Ray may call it a second attempt.
+
+    It does for whatever was queued at an actor that died.
+    """
+    meter = _Process.meter
+    if meter is not None and (call := meter.current()) is not None:
+        call.is_first = True
+
+
 def count(*, rows_in: int = 0, rows_out: int = 0, bytes_read: int = 0, bytes_written: int = 0) -> None:
     """Count what the stage that this thread's call is in has taken and made."""
     meter = _Process.meter
@@ -93,13 +103,14 @@ _log = logging.getLogger(__name__)
 class _Call:
     """A call that goes on; used again and again, so that a call allocates nothing."""
 
-    __slots__ = ("by", "cell", "cpu", "laps", "modalities", "noted", "shared", "stage", "thread", "wall")
+    __slots__ = ("by", "cell", "cpu", "is_first", "laps", "modalities", "noted", "shared", "stage", "thread", "wall")
 
     by: int  # the thread that began it
     cpu: int  # clocks when it began, or at its last lap: the process's,
     thread: int  # its thread's (0: not taken),
     wall: int  # and monotonic time
     noted: int  # what others beside it had been billed by then
+    is_first: bool  # whether it is known to be no repetition
     shared: bool  # whether others have run beside it since
     stage: str
     modalities: Mapping[str, int]
@@ -168,7 +179,7 @@ class Meter:
         if not in_steps:
             mine.call = call
         call.modalities = _ANY
-        call.shared = False
+        call.is_first = call.shared = False
         self.open.add(call)  # before looking for others: of two that begin at once, one at least sees the other
         if len(self.open) > 1:
             for other in tuple(self.open):
@@ -202,7 +213,7 @@ class Meter:
         words = self.words
         used = self._used(call) if steps is None or not call.shared else self._stepped(call, steps)
         wall = monotonic_ns() - call.wall
-        again = self.worker.core_worker.get_current_task_attempt_number()
+        again = not call.is_first and self.worker.core_worker.get_current_task_attempt_number()
         outcome = "failed" if failed else "retried" if again else "ok"
         words[BEGUN] += 1
         try:

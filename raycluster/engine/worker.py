@@ -41,6 +41,7 @@ class Worker:
         if self._ask(self.progress.started, name):
             rows = self.sandbox.run(unit, tried=lambda index: self._ask(self.progress.trying, name, index))
         else:
+            meter.never_begun()
             rows = self.line.run(unit)
         if self.is_last:
             outlet = Outlet(self.job, self.line.missing)
