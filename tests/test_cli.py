@@ -23,7 +23,7 @@ from raycluster.lake.lake import Lake
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("raycluster")
 HERE = Path(__file__).parent / "check"  # a folder that exists
-VERBS = ("validate", "schema", "plan", "run", "runs", "datasets", "search", "quarantine", "models", "demo")
+VERBS = ("validate", "schema", "plan", "run", "runs", "datasets", "search", "quarantine", "costs", "models", "demo")
 PHOTOS = Package(
     client="pypi",
     name="scikit-image",
