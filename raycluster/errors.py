@@ -128,6 +128,12 @@ class RunFailed(RayclusterError):
     code = "run_failed"
 
 
+class OverBudget(RayclusterError):
+    """A budget's limit has been reached, or would be: `fix` names the file that sets it, and when its period ends."""
+
+    code, status = "over_budget", 402
+
+
 class BadMedia(Exception):
     """One object or row cannot be used; it goes to quarantine under `code`."""
 

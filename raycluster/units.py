@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]+)?")  # below 10^9 dollars: nano-dollars fit into 64 bits
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -71,6 +72,27 @@ class Resources:
     cpu: Annotated[float, Field(ge=0)] = 1.0
     gpu: Annotated[float, Field(ge=0)] = 0.0
     memory: Bytes = 0
+
+
+def nano_usd(text: str) -> NanoUsd:
+    """Return an amount of US dollars, as `25.00`, in whole nano-dollars.
+
+    Raises:
+        ValueError: not an amount, or finer than a nano-dollar.
+    """
+    if not _AMOUNT.fullmatch(text):
+        raise ValueError(f"{text!r} is not an amount of US dollars: write it like 25.00")
+    amount = Decimal(text).scaleb(9)
+    if amount != int(amount):
+        raise ValueError(f"{text} US dollars are not a whole number of nano-dollars: give nine decimals at most")
+    return int(amount)
+
+
+def show_usd(amount: NanoUsd) -> str:
+    """Write an amount for people: `$1,250.00`, and below ten cents three figures that count: `$0.000412`."""
+    sign, whole = "-" if amount < 0 else "", abs(amount)
+    places = 2 if whole >= 10**8 or not whole else 12 - len(str(whole))
+    return f"{sign}${Decimal(whole).scaleb(-9):,.{min(places, 9)}f}"
 
 
 def show_bytes(size: float) -> str:

@@ -15,6 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from raycluster import cli, stage
+from raycluster.declare.resource import KINDS
 from raycluster.errors import InvalidUse, NotFound
 
 ROOT = Path(__file__).parent.parent
@@ -146,7 +147,7 @@ def test_every_kind_below_a_folder_is_validated(tmp_path) -> None:
     assert told.pop("good.yaml") == ""
     assert "corpus.yml:5:3: unknown key 'package' | did you mean 'packages'?" in told["corpus.yml"]
     assert "kind.yaml:2:1: unknown kind 'Wrokload' | did you mean 'Workload'?" in told["kind.yaml"]
-    assert "none.yaml:1:1: missing key 'kind' | valid here: Corpus, Workload" in told["none.yaml"]
+    assert f"none.yaml:1:1: missing key 'kind' | valid here: {', '.join(sorted(KINDS))}" in told["none.yaml"]
     assert "list.yaml:2:1: unknown kind ['Workload']" in told["list.yaml"]
     assert "version.yaml:1:1: apiVersion: Input should be 'raycluster/v1'" in told["version.yaml"]
     assert "missing key 'spec'" in told["flow.yaml"]
@@ -164,7 +165,15 @@ def test_a_folder_without_resources_says_so(tmp_path) -> None:
     assert "apiVersion: raycluster/v1" in answer.stderr
 
 
-@pytest.mark.parametrize(("kind", "file"), [("Corpus", "sample/corpus.yaml"), ("workload", "sample/sample.yaml")])
+SHIPPED = {
+    "Corpus": "sample/corpus.yaml",
+    "workload": "sample/sample.yaml",
+    "Budget": "budgets/discovery.yaml",
+    "Prices": "prices/local.yaml",
+}
+
+
+@pytest.mark.parametrize(("kind", "file"), list(SHIPPED.items()))
 def test_each_kind_has_its_schema(kind: str, file: str) -> None:
     document = json.loads(CliRunner().invoke(cli.main, ["schema", kind]).stdout)
     jsonschema.Draft202012Validator.check_schema(document)

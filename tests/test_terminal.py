@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from raycluster import terminal
+from raycluster.account.outlook import Outlook
 from raycluster.declare.workload import parse_workload
 from raycluster.engine.cluster import here
 from raycluster.engine.progress import Pace
@@ -57,7 +58,7 @@ def test_a_plan_says_which_columns_it_computes_for_old_rows(capsys: pytest.Captu
     said = "column minilm: 1,204 rows to compute (new encoder)"
     fill = Generation(workload="w", columns=pa.schema([("minilm", pa.string())]), makers=(), reasons=(said,))
     plan = replace(make_plan(parse_workload(WORKLOAD), here(), listed=[], known=[]), fill=fill)
-    terminal.show_plan(plan, as_json=False)
+    terminal.show_plan(plan, [], Outlook(prediction=None, why="nothing has run", verdicts=()), as_json=False)
     shown = " ".join(capsys.readouterr().out.split())
     assert said in shown
     assert "nothing to do" not in shown

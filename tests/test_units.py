@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from raycluster.units import Bytes, Hertz, Resources, Seconds, show_bytes, show_seconds
+from raycluster.units import Bytes, Hertz, Resources, Seconds, nano_usd, show_bytes, show_seconds, show_usd
 
 SECONDS: TypeAdapter[Any] = TypeAdapter(Seconds)
 BYTES: TypeAdapter[Any] = TypeAdapter(Bytes)
@@ -109,3 +109,40 @@ def test_sizes_for_people(size: float, text: str) -> None:
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert show_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("25.00", 25 * 10**9), ("0.1", 10**8), ("0.000000001", 1), ("0", 0), ("999999999.999999999", 10**18 - 1)],
+)
+def test_amounts_are_exact(text: str, amount: int) -> None:
+    assert nano_usd(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1e3", "1_000", "$25", "25 USD", ".5", "nan", "9999999999", "٣"])
+def test_what_is_no_amount(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an amount"):
+        nano_usd(text)
+
+
+def test_an_amount_below_a_nano_dollar_is_refused_and_not_rounded() -> None:
+    with pytest.raises(ValueError, match="nine decimals"):
+        nano_usd("0.0000000015")
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "$0.00"),
+        (1, "$0.000000001"),
+        (412_300, "$0.000412"),
+        (9_999_999, "$0.01000"),
+        (14_900_000, "$0.0149"),
+        (100_000_000, "$0.10"),
+        (21_300_000_000, "$21.30"),
+        (1_250_000_000_000, "$1,250.00"),
+        (-5_000_000, "-$0.00500"),
+    ],
+)
+def test_money_for_people(amount: int, text: str) -> None:
+    assert show_usd(amount) == text

@@ -24,6 +24,12 @@ _PATIENCE_SECONDS = 20.0
 
 lake_option = click.option("--lake", envvar="RAYCLUSTER_LAKE", default=".raycluster", show_default=True, help="URI.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
+prices_option = click.option(
+    "--prices", type=click.Path(), help="A price file; otherwise RAYCLUSTER_PRICES, or this machine's."
+)
+budgets_option = click.option(
+    "--budgets", type=click.Path(), help="A file or folder of budgets; otherwise RAYCLUSTER_BUDGETS, or none."
+)
 address_option = click.option("--address", help="A running Ray cluster; otherwise RAY_ADDRESS, or this machine.")
 
 

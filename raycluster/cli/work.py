@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from raycluster import terminal
-from raycluster.cli.frame import address_option, json_option, lake_option, open_lake, verb
+from raycluster.cli.frame import (
+    address_option,
+    budgets_option,
+    json_option,
+    lake_option,
+    open_lake,
+    prices_option,
+    verb,
+)
 from raycluster.errors import InvalidFile, InvalidUse, RayclusterError, RolledBack
 from raycluster.stage import unknown
 
 if TYPE_CHECKING:
+    from raycluster.account.terms import Terms
     from raycluster.declare.workload import Workload
     from raycluster.lake.lake import Lake
 
@@ -42,7 +51,7 @@ def validate(paths: tuple[str, ...], as_json: bool) -> int:
 @click.argument("kind", default="Workload")
 @json_option
 def schema(kind: str, as_json: bool) -> None:
-    """Print the JSON Schema of a resource (Workload, Corpus), for editors."""
+    """Print the JSON Schema of a resource (Workload, Prices, Budget, Corpus), for editors."""
     from raycluster.declare import resource
 
     click.echo(json.dumps(resource.schema(kind), indent=None if as_json else 2))
@@ -50,23 +59,27 @@ def schema(kind: str, as_json: bool) -> None:
 
 @verb
 @click.argument("file", type=click.Path())
+@prices_option
+@budgets_option
 @lake_option
 @address_option
 @json_option
-def plan(file: str, lake: str, address: str | None, as_json: bool) -> int:
-    """Say what would be read, skipped and produced, and where; change nothing."""
+def plan(file: str, lake: str, address: str | None, as_json: bool, **asked: str | None) -> int:
+    """Say what would be read, skipped and produced, where, and for about how much; change nothing."""
     from raycluster.declare.workload import load_workload
     from raycluster.engine.prepare import prepare
-    from raycluster.engine.run import require_not_undone
+    from raycluster.engine.run import look_ahead, require_not_undone
 
-    place = open_lake(lake)
+    place, terms = open_lake(lake), _terms(asked)
     made = prepare(load_workload(file), place, address=address, peeks=True)
     problems = [f"cannot be placed: {problem}" for problem in made.problems]
     try:
         require_not_undone(made, place)
     except RolledBack as error:
         problems.append(str(error))
-    terminal.show_plan(made, problems, as_json=as_json)
+    ahead = look_ahead(made, place, terms)
+    problems += [verdict.message for verdict in ahead.verdicts if verdict.level == "stop"]
+    terminal.show_plan(made, problems, ahead, as_json=as_json)
     return 2 if problems else 0
 
 
@@ -74,27 +87,39 @@ def plan(file: str, lake: str, address: str | None, as_json: bool) -> int:
 @click.argument("file", type=click.Path())
 @click.option("--prune", is_flag=True, help="Also remove the rows of objects that the source no longer lists.")
 @click.option("--redo", is_flag=True, help="Also bring back what was rolled back, though the workload is unchanged.")
+@click.option("--over-budget", is_flag=True, help="Also begin and go on though a budget is used up.")
+@prices_option
+@budgets_option
 @lake_option
 @address_option
 @json_option
-def run(file: str, lake: str, address: str | None, as_json: bool, **asked: bool) -> int:
+def run(file: str, lake: str, address: str | None, as_json: bool, **asked: Any) -> int:
     """Run a workload: only what is new or changed is worked on."""
     from raycluster.declare.workload import load_workload
-    from raycluster.engine.run import Allowance
 
-    allow: list[Allowance] = [one for one in get_args(Allowance) if asked[one]]
-    return _carry_out(load_workload(file), open_lake(lake), address=address, as_json=as_json, allow=allow)
+    job = (load_workload(file), open_lake(lake), _terms(asked))
+    return _carry_out(*job, address=address, as_json=as_json)
 
 
-def _carry_out(workload: Workload, lake: Lake, *, address: str | None, as_json: bool, **options: Any) -> int:
+def _terms(asked: dict[str, Any]) -> Terms:
+    """Return what a run may do and cost, by the options of its verb."""
+    from raycluster.account.terms import Allowance, Terms, declared_budgets, declared_prices
+
+    allow: list[Allowance] = [one for one in get_args(Allowance) if asked.get(one)]
+    prices, budgets = declared_prices(asked["prices"]), declared_budgets(asked["budgets"])
+    return Terms(allow=frozenset(allow), prices=prices, budgets=budgets)
+
+
+def _carry_out(workload: Workload, lake: Lake, terms: Terms, *, replay: bool | str = False, **shown: Any) -> int:
     """Plan and run, with live progress; return the exit status."""
     from raycluster.engine.prepare import prepare
     from raycluster.engine.run import execute
 
+    address, as_json = shown["address"], shown["as_json"]
     with terminal.Live(quiet=as_json) as live:
-        plan = prepare(workload, lake, address=address, replay=options.pop("replay", False))
+        plan = prepare(workload, lake, address=address, replay=replay)
         live.planned(plan)
-        summary = execute(plan, lake, address=address, observe=live.update, **options)
+        summary = execute(plan, lake, address=address, terms=terms, observe=live.update)
     terminal.show_summary(summary, as_json=as_json)
     return 0 if summary.status == "done" else 1
 
@@ -104,6 +129,8 @@ def _carry_out(workload: Workload, lake: Lake, *, address: str | None, as_json: 
 @click.option("--code", help="Only objects with rows of this code.")
 @click.option("--file", type=click.Path(), help="The workload, mended; otherwise as its last run declared it.")
 @click.option("--workload", "name", help="Whose objects, where several workloads write to the dataset.")
+@prices_option
+@budgets_option
 @lake_option
 @address_option
 @json_option
@@ -119,7 +146,8 @@ def replay(dataset: str, lake: str, address: str | None, as_json: bool, **asked:
         workload = parse_workload(_declared(place, dataset, asked["name"]))
     if workload.sink.dataset != dataset:
         raise InvalidUse(f"{asked['file']} writes to {workload.sink.dataset!r}, not to {dataset!r}", where="--file")
-    return _carry_out(workload, place, address=address, as_json=as_json, replay=asked["code"] or True)
+    again = asked["code"] or True
+    return _carry_out(workload, place, _terms(asked), replay=again, address=address, as_json=as_json)
 
 
 def _declared(lake: Lake, dataset: str, name: str | None) -> str:

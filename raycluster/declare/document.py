@@ -35,6 +35,7 @@ class Document:
     value: Any
     marks: dict[At, tuple[int, int]]
     problems: list[RayclusterError] = field(default_factory=list)
+    texts: dict[At, str] = field(default_factory=dict)  # plain values as written: of 25.10, `value` has only a float
 
     def where(self, at: At) -> str:
         """Return `file:line:column` of the value at a path, or of the nearest part that holds it."""
@@ -104,7 +105,9 @@ def keys_at(schema: dict[str, Any], at: At) -> list[str]:
     node, definitions = schema, schema.get("$defs", {})
     for part in at:
         node = _resolve(node, definitions)
-        node = node.get("properties", {}).get(part) or node.get("items") or {}
+        others = node.get("additionalProperties")  # of a mapping by name: one schema for all its members
+        members = others if isinstance(others, dict) else node.get("items") or {}
+        node = node.get("properties", {}).get(part) or members
     return list(_resolve(node, definitions).get("properties", {}))
 
 
@@ -213,3 +216,5 @@ def _mark(document: Document, node: Any, at: At) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for index, member in enumerate(node.value):
             _mark(document, member, (*at, index))
+    elif isinstance(node, yaml.ScalarNode):
+        document.texts[at] = node.value

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raycluster.declare import corpus, workload
+from raycluster.declare import budget, corpus, prices, workload
 from raycluster.declare.document import API_VERSION, MOST_BYTES, Document, load, nearest
 from raycluster.errors import NotFound
 from raycluster.stage import unknown
@@ -26,7 +26,12 @@ class Kind(NamedTuple):
     schema: Callable[[], dict[str, Any]]
 
 
-KINDS = {"Workload": Kind(workload.build, workload.schema), "Corpus": Kind(corpus.build, corpus.schema)}
+KINDS = {
+    "Workload": Kind(workload.build, workload.schema),
+    "Corpus": Kind(corpus.build, corpus.schema),
+    "Budget": Kind(budget.build, budget.schema),
+    "Prices": Kind(prices.build, prices.schema),
+}
 
 
 def load_resource(path: str | Path) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from raycluster.account.hook import HOOK
 from raycluster.errors import RayclusterError
 from raycluster.place import Cluster
 from raycluster.units import Resources
@@ -64,7 +65,12 @@ def connect(address: str | None = None) -> Cluster:
     warnings.filterwarnings("ignore", message="lance is not fork-safe")  # the fork executes another program at once
     address = address or os.environ.get("RAY_ADDRESS") or None
     if not ray.is_initialized():
-        options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+        options: dict[str, Any] = {
+            "address": address,
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+            "runtime_env": {"worker_process_setup_hook": HOOK},  # meters every worker of this job
+        }
         if not address:
             options |= {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
         try:

@@ -17,7 +17,9 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from raycluster.account import meter
 from raycluster.check import Check
 from raycluster.declare.workload import Workload
 from raycluster.decode import Decode, batch_of, error_batch, rows_of, weight
@@ -105,12 +107,13 @@ class Line:
         ]
         identities = unit["object_id"].to_pylist()
         basket = _Basket()
-        for (reference, media), identity in zip(self.source.fetch(references), identities, strict=True):
+        for (reference, media), identity in zip(self._fetched(references), identities, strict=True):
             if isinstance(media, BadMedia):
                 yield from basket.empty()  # rows keep the order of their objects
                 yield failed(reference, identity, media, "read")
                 continue
             self.enter(media.modality)
+            meter.lap(media.modality, {media.modality: 1})
             self.reporter.read_bytes += reference.size
             decoder = self.decoders.get(media.modality)
             if decoder is None:
@@ -127,10 +130,21 @@ class Line:
                 yield from whole(media, chain([first], [] if second is None else [second], parts), decoder.name)
         yield from basket.empty()
 
+    def _fetched(self, references: list[Reference]) -> Iterator[tuple[Reference, Media | BadMedia]]:
+        fetched = iter(self.source.fetch(references))
+        while True:
+            meter.lap("read")
+            if (one := next(fetched, None)) is None:
+                return
+            meter.count(rows_in=1, rows_out=1, bytes_read=one[0].size)
+            yield one
+
     def _timed(self, name: str, parts: Iterator[list[Piece] | BadMedia]) -> Iterator[list[Piece] | BadMedia]:
         started = time.perf_counter()
         for part in parts:
-            self.reporter.add(name, len(part) if isinstance(part, list) else 1, time.perf_counter() - started)
+            pieces = len(part) if isinstance(part, list) else 1
+            self.reporter.add(name, pieces, time.perf_counter() - started)
+            meter.count(rows_out=pieces)
             yield part
             started = time.perf_counter()
 
@@ -140,18 +154,27 @@ class Line:
                 rows = _with_columns(rows, stage)
                 continue
             self.enter(stage.name)
+            worked_on = modalities(rows, stage.reads[0])
+            meter.lap(stage.name, worked_on)
             started = time.perf_counter()
             work = self._open(stage)
             with watch(stage.timeout) if isinstance(stage, Check) else nullcontext():  # encoders watch each model call
                 worked = work(rows)
             rows = note_stage(rows, worked, stage.name)
-            done = rows.num_rows - rows.column(stage.reads[0]).null_count
+            done = sum(worked_on.values())
+            meter.count(rows_in=done, rows_out=done)
             self.reporter.add(stage.name, done, time.perf_counter() - started)
         return rows
 
     def _has_work(self, stage: Any, rows: pa.RecordBatch) -> bool:
         column = rows.column(stage.reads[0]) if stage.reads[0] in rows.schema.names else None
         return column is not None and column.null_count < rows.num_rows
+
+
+def modalities(rows: pa.RecordBatch, name: str = "modality") -> dict[str, int]:
+    """Return how many rows of each modality have a value in a column: a stage's time is shared between them."""
+    counts = pc.value_counts(rows.column("modality").filter(rows.column(name).is_valid()))
+    return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
 
 
 def _refuse_object(verdict: BadMedia, _: Media) -> Iterator[Piece]:
@@ -296,4 +319,4 @@ def _cut(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch.slice(start, _GATHER_ROWS)
 
 
-__all__ = ["Job", "Line", "failed", "gather", "whole"]
+__all__ = ["Job", "Line", "failed", "gather", "modalities", "whole"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from raycluster.engine.line import Job
+from raycluster.account import meter
+from raycluster.engine.line import Job, modalities
 from raycluster.errors import RunFailed
 from raycluster.row import row_id
 
@@ -55,6 +56,8 @@ class Outlet:
             if is_bad.any():
                 self._keep(rows.filter(pa.array(is_bad)))
                 rows = rows.filter(pa.array(~is_bad))
+            meter.lap("write", modalities(rows))
+            meter.count(rows_in=rows.num_rows, rows_out=rows.num_rows)
             if rows.num_rows:
                 yield self._shape(rows)
 

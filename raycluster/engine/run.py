@@ -11,12 +11,19 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
+import pyarrow.compute as pc
+
+from raycluster.account.budget import event, require_within
+from raycluster.account.outlook import Outlook, Work, outlook
+from raycluster.account.owners import owner_of
+from raycluster.account.terms import Terms
+from raycluster.engine.accounting import Account
 from raycluster.engine.backfill import Verdict, adopted, backfill, judge, others
 from raycluster.engine.cluster import connect
 from raycluster.engine.landing import Landing
@@ -25,7 +32,7 @@ from raycluster.engine.pipeline import messages, require_no_checkpoints
 from raycluster.engine.prepare import declaration_digest, schema_of
 from raycluster.engine.progress import Pace, Progress
 from raycluster.engine.summary import Snapshot, Summary
-from raycluster.errors import InvalidUse, RayclusterError, RunFailed
+from raycluster.errors import InvalidUse, OverBudget, RayclusterError, RunFailed
 from raycluster.lake import rollback
 from raycluster.lake.generation import Filled
 from raycluster.lake.index import build
@@ -36,9 +43,8 @@ from raycluster.lake.table import Table
 from raycluster.lake.write import Sink
 from raycluster.plan import Plan
 
-Allowance = Literal["prune", "redo"]
-
 _LOOK_EVERY_SECONDS = 0.5
+_ORDINARY = Terms()
 
 
 def execute(
@@ -46,7 +52,7 @@ def execute(
     lake: Lake,
     *,
     address: str | None = None,
-    allow: Collection[Allowance] = (),
+    terms: Terms = _ORDINARY,
     observe: Callable[[Snapshot], None] = lambda _: None,
 ) -> Summary:
     """Carry out a plan, on the cluster it was made for.
@@ -55,41 +61,72 @@ def execute(
         plan: of `prepare`.
         lake: where the dataset lies or will lie.
         address: of a running cluster; None: RAY_ADDRESS, or this machine.
-        allow: what it may not do by itself: "prune", remove the rows of objects that the source no longer lists;
-            "redo", bring back what was rolled back though the workload declares the same as then.
+        terms: what it may do and may cost.
         observe: told twice a second how far the run has come.
 
     Raises:
         Unplaceable: the cluster cannot hold a stage; nothing was written.
         RolledBack: see `lake/rollback.py`; nothing was written.
         InvalidUse: nothing is listed and all would be pruned, or Ray Data's checkpointing is on; nothing was written.
+        OverBudget: a budget is used up. What is finished is kept, and running again goes on from there.
         RunFailed: too many bad rows, or the sums do not add up; `live` has not moved.
     """
     plan.require_placeable()
     if plan.todo.num_rows or plan.fill:
         require_no_checkpoints()
-        if "redo" not in allow:
+        if "redo" not in terms.allow:
             require_not_undone(plan, lake)
-    if "prune" in allow and not plan.listed:
+        if terms.budgets and "over_budget" not in terms.allow:
+            _require_within_budgets(plan, lake, terms)
+    if "prune" in terms.allow and not plan.listed:
         raise InvalidUse(
             "the source lists nothing, so --prune would remove all that this workload ever brought",
             fix="check that the source is there (a mount, a bucket); to remove a dataset, delete its folder",
         )
-    run = _Run(plan, lake, prune="prune" in allow)
+    run = _Run(plan, lake, terms)
     run.begin()
     try:
         if plan.todo.num_rows or plan.fill:
             connect(address)
+            run.open_account()
             with run.watched(observe):
                 run.fill()
                 run.collect()
         run.finish()
     except KeyboardInterrupt:
-        run.stop()
+        run.stop("stopped")
+    except OverBudget as error:
+        run.stop(error.message)
+        raise
     except BaseException as error:
         run.fail(error)
         raise
     return run.summary
+
+
+def _require_within_budgets(plan: Plan, lake: Lake, terms: Terms) -> None:
+    """Refuse to begin what a budget would stop, and enter that."""
+    verdicts = look_ahead(plan, lake, terms).verdicts
+    now = datetime.now(UTC)
+    lake.events().put(*(event(verdict, at=now) for verdict in verdicts if verdict.level != "ok"))
+    require_within(verdicts)
+
+
+def look_ahead(plan: Plan, lake: Lake, terms: Terms) -> Outlook:
+    """Say what a plan will cost, and how the budgets would stand."""
+    todo = plan.todo.num_rows
+    work = Work(
+        workload=plan.workload.name,
+        labels=plan.workload.labels,
+        objects=todo,
+        size_bytes=_size_bytes(plan),
+        declaration=declaration_digest(plan.workload),
+    )
+    return outlook(lake, work, terms)
+
+
+def _size_bytes(plan: Plan) -> int:
+    return pc.sum(plan.todo["size"]).as_py() or 0
 
 
 def require_not_undone(plan: Plan, lake: Lake) -> None:
@@ -124,8 +161,9 @@ def _explained() -> Iterator[None]:
 class _Run:
     """One execution, from its entry in `_runs` to `live`."""
 
-    def __init__(self, plan: Plan, lake: Lake, *, prune: bool) -> None:
-        self.plan, self.lake, self.prune = plan, lake, prune
+    def __init__(self, plan: Plan, lake: Lake, terms: Terms) -> None:
+        self.plan, self.lake, self.terms, self.prune = plan, lake, terms, "prune" in terms.allow
+        self.account: Account | None = None
         self.workload = plan.workload
         self.table: Table = lake.table(self.workload.sink.dataset)
         self.verdict = Verdict()  # on old rows that get new columns
@@ -138,6 +176,7 @@ class _Run:
             dataset=self.table.name,
             objects=plan.listed,
             skipped=plan.objects("done"),
+            size_bytes=_size_bytes(plan),
             declaration=declaration_digest(plan.workload),
         )
         self.landing = Landing(plan, lake, self.summary)
@@ -156,6 +195,10 @@ class _Run:
         if last:
             self.lake.runs().close(last, f"it died; run {self.summary.run_id} goes on")
         self._note()
+
+    def open_account(self) -> None:
+        """Begin to count what is consumed, for this run's owner."""
+        self.account = Account(owner_of(self.workload, self.summary.run_id), self.lake, self.terms)
 
     @contextmanager
     def watched(self, observe: Callable[[Snapshot], None]) -> Iterator[None]:
@@ -209,6 +252,8 @@ class _Run:
             for message in messages(self.plan, self._job(), self.progress):
                 self.tally.add(message)
                 self._require_budget()
+                if self.account is not None:
+                    self.account.require_within_budget()
                 if self.landing.is_due:
                     self.landing.land()
 
@@ -251,12 +296,12 @@ class _Run:
             "it moves when that workload's next run finishes"
         )
 
-    def stop(self) -> None:
+    def stop(self, why: str) -> None:
         """Keep the whole objects that are finished; the next run goes on from there."""
         shown = self.table.live()
         self.landing.land_all()
         self.summary.message = (
-            f"stopped: {self.tally.objects.total()} of {self.plan.todo.num_rows} objects are kept; "
+            f"{why}: {self.tally.objects.total()} of {self.plan.todo.num_rows} objects are kept; "
             "run the same command to go on. "
             + (f"Readers still see version {shown}." if shown else "Readers see nothing of it yet.")
         )
@@ -306,7 +351,20 @@ class _Run:
         codes = self.tally.codes + Counter(row["code"] for row in self.verdict.bad)
         self.summary.codes = dict(codes.most_common())
         self.summary.seconds = round(time.monotonic() - self.started, 3)
+        self._bill()
         self._note()
+
+    def _bill(self) -> None:
+        """Say what the run has cost; it is done, whatever becomes of that."""
+        account, self.account = self.account, None
+        if account is None:
+            return
+        try:
+            cost = account.close()
+        except Exception as error:  # noqa: BLE001 - Ray may be gone, or the lake: the run's own end counts for more
+            cost, account.trouble = None, f"its cost is not known: {type(error).__name__}: {error}"
+        self.summary.cost_usd = None if cost is None else cost / 1e9
+        self.summary.message = "; ".join(filter(None, [self.summary.message, account.trouble]))
 
     def _note(self) -> None:
         summary = self.summary

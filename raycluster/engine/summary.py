@@ -19,6 +19,7 @@ class Summary:
     status: Status = "running"
     version: int | None = None
     objects: int = 0  # listed by the source
+    size_bytes: int = 0  # of those that were to be worked on
     rows: int = 0  # committed
     quarantined: int = 0  # objects of which nothing could be used
     dropped: int = 0  # the same, where the workload says `on_bad: drop`
@@ -27,7 +28,7 @@ class Summary:
     replaced: int = 0  # rows of changed or pruned objects that went
     filled: int = 0  # rows that were there and got new columns
     seconds: float = 0.0
-    cost_usd: float | None = None  # None: no prices are declared
+    cost_usd: float | None = None  # None: nothing was worked on, or it cannot be told (`message` says why)
     codes: dict[str, int] = field(default_factory=dict)
     indexes: list[Indexed] = field(default_factory=list)
     message: str = ""

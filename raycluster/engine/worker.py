@@ -6,20 +6,26 @@ Rows of the last pool are written where they were made: what travels back is the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
+from raycluster.account import hook, meter
+from raycluster.account.owners import owner_of
 from raycluster.engine.line import Job, Line
 from raycluster.engine.outlet import Outlet
 from raycluster.engine.progress import Reporter
 from raycluster.engine.sandbox import Sandbox
+from raycluster.lake.write import size_bytes
 
 
 class Worker:
     """Works through units: shards of references in the first pool, blocks of rows in later ones."""
 
     def __init__(self, job: Job, pool: int, progress: Any) -> None:
+        hook.install()  # again to no effect, but where a program has started Ray by itself
+        meter.charge(asdict(owner_of(job.workload, job.run_id)))
         self.job = job
         self.pool = pool
         self.is_last = pool == len(job.pools) - 1
@@ -39,6 +45,7 @@ class Worker:
         if self.is_last:
             outlet = Outlet(self.job, self.line.missing)
             fragments = self.job.sink.write(outlet.good(rows))
+            meter.count(bytes_written=size_bytes(fragments))
             yield outlet.message(fragments)
         else:
             # One table, once all is done: were some rows already taken when this process dies, the second attempt,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from raycluster.errors import InvalidUse
 from raycluster.lake import store
+from raycluster.lake.events import Events
 from raycluster.lake.ledger import Ledger
 from raycluster.lake.quarantine import Quarantine
 from raycluster.lake.rollbacks import Rollbacks
@@ -62,6 +63,10 @@ class Lake:
     def ledger(self) -> Ledger:
         """Return what was consumed here, and what it cost."""
         return Ledger(self.uri)
+
+    def events(self) -> Events:
+        """Return what happened that somebody should know: budgets reached, time without an owner."""
+        return Events(f"{self.uri}/_events.lance")
 
     def rollbacks(self) -> Rollbacks:
         """Return past rollbacks, and those that were not finished."""

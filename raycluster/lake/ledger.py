@@ -128,6 +128,14 @@ class Ledger:
         """Add lines of cost; those that are there already replace themselves."""
         self._costs.put(lines)
 
+    def remove_costs(self, ids: Sequence[str]) -> None:
+        """Take out lines of cost that pricing their windows again did not bring back."""
+        self._costs.remove(ids)
+
+    def version(self) -> int:
+        """Return a number that changes when usage does."""
+        return store.version(self._usage.uri)
+
     def drop(self, lines: pa.Table, name: str) -> None:
         """Lay a table of usage into the inbox, under a name that says what is in it."""
         with tempfile.TemporaryDirectory(prefix="raycluster-") as folder:

@@ -126,6 +126,13 @@ class Quarantine:
             sums.update(batch.column("code").to_pylist())
         return dict(sums.most_common())
 
+    def tally(self) -> dict[tuple[str, str], int]:
+        """Return how many rows each run has here of each stage: (run_id, stage) -> rows."""
+        sums = Counter[tuple[str, str]]()
+        for batch in self._register.scan(columns=["run_id", "stage"]):
+            sums.update(zip(batch.column("run_id").to_pylist(), batch.column("stage").to_pylist(), strict=True))
+        return dict(sums)
+
     @property
     def _register(self) -> Register:
         return Register(self.uri, SCHEMA)

@@ -70,6 +70,10 @@ class Runs:
             raise NotFound(f"there is no run {run_id!r}: none has run yet")
         raise unknown("run", run_id, known)
 
+    def several(self, run_ids: list[str]) -> list[Run]:
+        """Return those runs that there are."""
+        return [_run(row) for row in self._register.get(run_ids).values()]
+
     def close(self, run_id: str, why: str) -> None:
         """Enter the end of a run that died without a word, or may not go on; one that has ended stays as it is."""
         found = self._register.get([run_id])
@@ -78,9 +82,17 @@ class Runs:
         summary = run.summary | {"status": "failed", "message": why}
         self.put(replace(run, status="failed", finished_at=datetime.now(UTC), summary=summary))
 
-    def recent(self, dataset: str | None = None, *, status: Status | None = None, limit: int | None = 100) -> list[Run]:
+    def recent(
+        self,
+        dataset: str | None = None,
+        *,
+        workload: str | None = None,
+        status: Status | None = None,
+        limit: int | None = 100,
+    ) -> list[Run]:
         """Return runs, newest first; `limit` None: all."""
-        wanted = [f"{name} = {quoted(value)}" for name, value in (("dataset", dataset), ("status", status)) if value]
+        asked = {"dataset": dataset, "workload": workload, "status": status}
+        wanted = [f"{name} = {quoted(value)}" for name, value in asked.items() if value]
         table = pa.Table.from_batches(self._register.scan(" AND ".join(wanted) or None), SCHEMA)
         return [_run(row) for row in table.sort_by([("started_at", "descending")]).slice(0, limit).to_pylist()]
 

@@ -78,6 +78,14 @@ def exists(uri: str) -> bool:
     return True
 
 
+def version(uri: str) -> int:
+    """Return the latest version of a dataset; 0 where nothing exists."""
+    try:
+        return int(open_dataset(uri).version)
+    except NotFound:
+        return 0
+
+
 def open_dataset(uri: str, version: int | str | None = None, *, cached: bool = False) -> Any:
     """Open a dataset at a version or tag (None: the latest); `cached` shares what earlier openings have read.
 

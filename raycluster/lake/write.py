@@ -90,6 +90,11 @@ def files(fragment: str) -> list[str]:
     return [str(one.path) for one in FragmentMetadata.from_json(fragment).files]
 
 
+def size_bytes(fragments: list[str]) -> int:
+    """Return the bytes of uncommitted fragments' files, blobs of their own not counted."""
+    return sum(int(one.file_size_bytes or 0) for text in fragments for one in FragmentMetadata.from_json(text).files)
+
+
 def count_rows(fragments: list[str]) -> int:
     """Return how many rows uncommitted fragments hold."""
     return sum(int(json.loads(text)["physical_rows"]) for text in fragments)

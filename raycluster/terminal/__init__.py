@@ -1,5 +1,6 @@
 """Results become what people see: tables and progress on a terminal, plain lines elsewhere, or one JSON document."""
 
+from raycluster.terminal.costs import show_bill, show_comparison, show_waste
 from raycluster.terminal.datasets import (
     show_collected,
     show_dataset,
@@ -19,7 +20,9 @@ __all__ = [
     "out",
     "plan_document",
     "print_json",
+    "show_bill",
     "show_collected",
+    "show_comparison",
     "show_dataset",
     "show_datasets",
     "show_error",
@@ -33,6 +36,7 @@ __all__ = [
     "show_runs",
     "show_summary",
     "show_validation",
+    "show_waste",
     "table",
     "when",
 ]

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from raycluster.terminal.screen import err, out, print_json, table, when
-from raycluster.units import show_bytes, show_seconds
+from raycluster.units import show_bytes, show_seconds, show_usd
 
 if TYPE_CHECKING:  # what a verb does not need is not loaded: `--help` answers at once
+    from raycluster.account.outlook import Outlook
     from raycluster.engine.summary import Snapshot, Summary
     from raycluster.lake.runs import Run
     from raycluster.plan import Plan
@@ -25,10 +26,10 @@ if TYPE_CHECKING:  # what a verb does not need is not loaded: `--help` answers a
 _PLAIN_EVERY_SECONDS = 5.0  # where there is no terminal, a line now and then
 
 
-def show_plan(plan: Plan, problems: Sequence[str] = (), *, as_json: bool) -> None:
-    """Say what a plan would do, and what stands in its way."""
+def show_plan(plan: Plan, problems: Sequence[str], ahead: Outlook, *, as_json: bool) -> None:
+    """Say what a plan would do, for about how much, and what stands in its way."""
     if as_json:
-        print_json(plan_document(plan) | {"problems": list(problems)})
+        print_json(plan_document(plan) | _cost_document(ahead) | {"problems": list(problems)})
         return
     from raycluster.plan import STATES
 
@@ -54,7 +55,26 @@ def show_plan(plan: Plan, problems: Sequence[str] = (), *, as_json: bool) -> Non
         out.print(f"\n{reason}", markup=False)
     if not plan.todo.num_rows and not plan.fill:
         out.print("\nnothing to do: every object is already in the dataset or in quarantine")
-    out.print("\ncost: unknown: no prices are declared", style="dim")
+    if ahead.prediction is None:
+        out.print(f"\ncost: not known beforehand: {ahead.why}", style="dim", markup=False)
+    else:
+        out.print(f"\ncost: {ahead.prediction.message}", markup=False)
+        for note in ahead.prediction.notes:
+            out.print(f"  {note}", style="yellow", markup=False)
+    for verdict in ahead.verdicts:
+        if verdict.level != "stop":  # what stops a run is a problem, and stands above
+            out.print(verdict.message, style="yellow" if verdict.level == "warn" else "dim", markup=False)
+
+
+def _cost_document(ahead: Outlook) -> dict[str, Any]:
+    found = ahead.prediction
+    usd = None if found is None else {"low": found.low / 1e9, "high": found.high / 1e9, "confidence": found.confidence}
+    return {
+        "cost_usd": None if found is None else found.nanousd / 1e9,
+        "cost_interval": usd,
+        "cost_notes": [ahead.why] if found is None else list(found.notes),
+        "budgets": [{"name": one.budget.name, "level": one.level, "message": one.message} for one in ahead.verdicts],
+    }
 
 
 def _count(objects: int, size: int) -> str:
@@ -76,7 +96,6 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         ],
         "outdated": dict(plan.outdated),
         "columns": list(plan.fill.reasons) if plan.fill else [],
-        "cost_usd": None,
     }
 
 
@@ -168,8 +187,9 @@ def show_summary(summary: Summary, *, as_json: bool) -> None:
         out.print(f"{summary.filled} rows that were there got new columns")
     if summary.codes:
         out.print("quarantined: " + ", ".join(f"{code} {count}" for code, count in summary.codes.items()))
-    cost = "unknown: no prices are declared" if summary.cost_usd is None else f"{summary.cost_usd:.4f} USD"
-    out.print(f"cost: {cost}", style="dim")
+    if summary.cost_usd is not None:
+        cost = show_usd(round(summary.cost_usd * 1e9))
+        out.print(f"cost: {cost}; of what: raycluster costs --run {summary.run_id}", style="dim")
     if summary.message:
         out.print(summary.message, markup=False)
 

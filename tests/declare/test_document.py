@@ -20,6 +20,12 @@ class Clip:
     names: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    clips: dict[str, Clip]
+
+
 def mistakes(text: str) -> list[str]:
     document = parse(text, "clip.yaml")
     document.read(Clip, document.value, ())
@@ -106,4 +112,16 @@ def test_dates_and_other_yaml_values_do_not_crash() -> None:
     document = parse("window: 2026-01-01\n")
     document.read(Clip, document.value, ())
     with pytest.raises(InvalidFile, match="quote the value"):
+        document.finish()
+
+
+def test_plain_values_are_kept_as_they_were_written() -> None:
+    document = parse("price: 25.10\nrates: [0.30, {a: 1_000}]\n")
+    assert document.texts == {("price",): "25.10", ("rates", 0): "0.30", ("rates", 1, "a"): "1_000"}
+
+
+def test_a_key_of_a_member_of_a_mapping_by_name_has_its_nearest_too() -> None:
+    document = parse("clips: {first: {widnow: 3s}}\n")
+    document.read(Clips, document.value, ())
+    with pytest.raises(InvalidFile, match="did you mean 'window'"):
         document.finish()

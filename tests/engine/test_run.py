@@ -9,6 +9,7 @@ import ray.data
 from PIL import Image
 from ray.data.checkpoint import CheckpointConfig
 
+from raycluster.account.terms import Terms
 from raycluster.declare.workload import Workload, parse_workload
 from raycluster.engine.prepare import prepare
 from raycluster.engine.run import execute
@@ -43,8 +44,8 @@ def workload(
     )
 
 
-def run(work: Workload, lake: Lake, **options) -> Summary:
-    return execute(prepare(work, lake), lake, **options)
+def run(work: Workload, lake: Lake, *allow: str, **terms) -> Summary:
+    return execute(prepare(work, lake), lake, terms=Terms(allow=frozenset(allow), **terms))
 
 
 def ids(lake: Lake, version: int | str = "live") -> list[str]:
@@ -90,7 +91,7 @@ def test_a_run_reads_only_what_is_new_or_changed(corpus: Path, lake: Lake) -> No
     assert "t00.txt" in marks(lake)  # what vanished stays until it is pruned
     assert len(ids(lake)) == 16
 
-    pruned = run(workload(corpus), lake, allow=["prune"])
+    pruned = run(workload(corpus), lake, "prune")
     assert (pruned.rows, pruned.replaced, len(ids(lake))) == (0, 1, 15)
 
 
@@ -181,11 +182,11 @@ def test_pruning_takes_only_what_this_workload_brought(corpus: Path, lake: Lake,
     other.mkdir()
     (other / "o.txt").write_text("other words come.\n")
     theirs = replace(workload(other), name="theirs")
-    run(theirs, lake, allow=["prune"])
+    run(theirs, lake, "prune")
     assert len(ids(lake)) == 16
     (other / "o.txt").unlink()
     with pytest.raises(InvalidUse, match="lists nothing"):
-        run(theirs, lake, allow=["prune"])
+        run(theirs, lake, "prune")
 
 
 def test_live_does_not_show_another_workloads_unfinished_work(corpus: Path, lake: Lake, tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_what_was_rolled_back_is_not_silently_redone(corpus: Path, lake: Lake) -
     with pytest.raises(RolledBack, match="late is wrong"):
         run(workload(corpus), lake)
     assert set(ids(lake)) == before
-    assert run(workload(corpus), lake, allow=["redo"]).rows == 1
+    assert run(workload(corpus), lake, "redo").rows == 1
     assert len(ids(lake)) == 16
 
 

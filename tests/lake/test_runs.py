@@ -47,6 +47,9 @@ def test_newest_first_by_dataset_and_status(lake):
     assert [one.run_id[-1] for one in runs.recent("d")] == ["3", "1"]
     assert [one.run_id[-1] for one in runs.recent("d", status="failed")] == ["1"]
     assert [one.run_id[-1] for one in runs.recent(limit=1)] == ["3"]
+    runs.put(run(4, workload="it's"))
+    assert [one.run_id[-1] for one in runs.recent(workload="it's")] == ["4"]
+    assert [one.run_id[-1] for one in runs.recent("e", workload="w")] == ["2"]
     assert runs.recent("' OR '1'='1") == []
 
 

@@ -1,0 +1,195 @@
+"""The agent of one node: looks at its processes four times a second, and lays a window into the lake's inbox every ten.
+
+One a node, whoever uses it; Ray starts it again when it dies, and it then goes on from the state it last saved: all
+that it counts only ever grows, so nothing is lost but the last moments of processes that died meanwhile. With its node
+at most one window is lost, which whoever settles the ledger shows as `unattributed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from raycluster.account import proc
+from raycluster.account.gpu import Gpus, gpus
+from raycluster.account.hook import tapes
+from raycluster.account.observe import Observer, Scene
+from raycluster.account.owners import Job, jobs
+from raycluster.account.window import Book, Line, Node
+from raycluster.lake.lake import Lake
+
+WINDOW_SECONDS = 10
+_LOOK_SECONDS = 0.25  # what a killed worker did since the last look is lost: an eighth of a second in the mean
+_SLOW_LOOK_SECONDS = 2.0  # who works for whom, and GPUs
+_LEASE_SECONDS = 600  # a lake that no run has renewed for so long gets no more windows
+_YOUNG_SECONDS = 120  # a raylet younger than this was started for the first run: its start is accounted for too
+_log = logging.getLogger(__name__)
+
+
+class Agent:
+    """The actor. Its own work is part of the system."""
+
+    def __init__(self, node: Node) -> None:
+        self.raylet = os.getppid()
+        self.node = node
+        self.tapes = tapes()
+        self.saved = self.tapes.parent / f"agent-{node.node}"
+        self.lakes: dict[str, dict[str, float]] = {}  # uri -> run -> until when (monotonic)
+        self.unsent: dict[str, list[Any]] = {}  # uri -> windows that could not be written
+        self.is_alone = is_alone(self.raylet)
+        if self.is_alone and self.node.node_cpus < cores():
+            self.node = replace(self.node, node_cpus=float(cores()))
+        self.observer, self.book, self.seen_until = self._resume()
+        self.busy: int | None = None
+        self.unseen = 0  # CPU nanoseconds that the kernel counted and no process showed, in the open window
+        self.jobs: dict[str, Job] = {}
+        self.gpus = Gpus()
+        self.lock = threading.Lock()
+        self.slow = 0.0
+        with suppress(PermissionError):  # Ray's workers are nice (15): on a busy machine it would hardly ever look
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+        self.over = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def account(self, lake: str, run_id: str) -> None:
+        """Lay windows into this lake too, until the run is over or has not said so for ten minutes."""
+        self.lakes.setdefault(lake, {})[run_id] = time.monotonic() + _LEASE_SECONDS
+
+    def flush(self, at: float, lake: str | None = None, run_id: str | None = None) -> int:
+        """End the open window at a moment (seconds since 1970), write what there is, and let a run's lake go.
+
+        Returns how many windows could not be written so far; they are tried again.
+        """
+        with self.lock:
+            self._look()
+            self._close(_micro(at))
+            self._write()
+        if lake is not None:
+            self.lakes.get(lake, {}).pop(run_id or "", None)
+            if not self.lakes.get(lake):
+                self.lakes.pop(lake, None)
+        return sum(map(len, self.unsent.values()))
+
+    def ping(self) -> int:
+        """Return this process's pid."""
+        return os.getpid()
+
+    def _run(self) -> None:
+        while not self.over.wait(_LOOK_SECONDS):
+            try:
+                with self.lock:
+                    self._look()
+                    now = time.time_ns()
+                    if now // (WINDOW_SECONDS * 10**9) != self.book.open.started // (WINDOW_SECONDS * 10**9):
+                        self._close(now - now % (WINDOW_SECONDS * 10**9))
+                        self._write()
+            except Exception:  # noqa: BLE001 - whatever it is, the next look makes up for it
+                _log.exception("a look failed")
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self.slow > _SLOW_LOOK_SECONDS:
+            self.slow, self.gpus = now, gpus()
+            with suppress(Exception):  # the head may be away for a while; what was known still holds
+                self.jobs = jobs()
+        processes = proc.processes()
+        busy, uptime = proc.busy(), proc.uptime()
+        scene = Scene(
+            processes=processes,
+            raylet=self.raylet,
+            session=self.node.cluster,
+            node=self.node.node,
+            tapes=self.tapes,
+            jobs=self.jobs,
+            gpus=self.gpus.held,
+            own=os.getpid(),
+            at=time.time(),
+            now=time.monotonic_ns(),
+            since=self.seen_until,
+            seconds=min(uptime - self.seen_until, WINDOW_SECONDS),
+            counts_others=self.is_alone,
+        )
+        new = self.observer.look(scene, self.book.open)
+        if self.busy is not None and self.is_alone:
+            self.unseen += busy - self.busy - new
+        self.busy, self.seen_until = busy, uptime
+
+    def _close(self, at: int) -> None:
+        """End the open window."""
+        if at <= self.book.open.started:
+            return
+        if self.unseen > 0:
+            self.book.open.add(Line(kind="unexplained"), {"cpu": self.unseen})
+            self.unseen = 0
+        self.book.close(at)
+
+    def _write(self) -> None:
+        """Lay new and corrected windows into every lake, save the state, and try again what could not be written."""
+        now = time.monotonic()
+        self.lakes = {
+            lake: alive
+            for lake, runs in self.lakes.items()
+            if (alive := {run: until for run, until in runs.items() if until > now})
+        }
+        news = []
+        for window in self.book.news():
+            news.append((window.started, self.book.table(window)))
+            window.is_told = True
+        for lake in {*self.lakes, *self.unsent}:
+            waiting = [*self.unsent.pop(lake, []), *(news if lake in self.lakes else [])]
+            failed = [one for one in waiting if not self._drop(lake, *one)]
+            if failed:
+                self.unsent[lake] = failed[-1000:]
+        self._save()
+
+    def _drop(self, lake: str, started: int, lines: Any) -> bool:
+        try:
+            Lake(lake).ledger().drop(lines, f"{started}-{self.node.node[:16]}")
+        except Exception:  # noqa: BLE001 - a store may fail in any way; it is tried again with the next window
+            _log.exception("a window could not be written to %s", lake)
+            return False
+        return True
+
+    def _save(self) -> None:
+        state = pickle.dumps((self.observer, self.book, self.seen_until, self.lakes, self.unsent))
+        fresh = self.saved.with_suffix(".new")
+        fresh.write_bytes(state)
+        fresh.replace(self.saved)
+
+    def _resume(self) -> tuple[Observer, Book, float]:
+        """Go on from what a predecessor has saved, or begin: with the start of the node's Ray, if that was just now."""
+        uptime = proc.uptime()
+        try:
+            observer, book, seen_until, lakes, unsent = pickle.loads(self.saved.read_bytes())
+        except (OSError, pickle.PickleError, EOFError, AttributeError):
+            raylet = proc.look(self.raylet)
+            age = uptime - raylet.started_seconds if raylet else 0.0
+            age = age if age < _YOUNG_SECONDS else 0.0
+            return Observer(), Book(self.node, started=_micro(time.time() - age)), uptime - age
+        self.lakes, self.unsent = lakes, unsent
+        return observer, book, seen_until
+
+
+def cores() -> float:
+    """Return how many cores this machine, or container, has."""
+    from ray._private.utils import get_num_cpus
+
+    return float(get_num_cpus())
+
+
+def is_alone(raylet: int) -> bool:
+    """Tell whether this node has its machine to itself: no other raylet lives on it."""
+    found = proc.processes()
+    raylets = {pid for pid in found if proc.command(pid).partition(" ")[0].endswith("/raylet")}
+    # A process that a raylet is just about to start still looks like one.
+    return {pid for pid in raylets if found[pid].parent not in raylets} <= {raylet}
+
+
+def _micro(seconds: float) -> int:
+    return round(seconds * 1e6) * 1000

@@ -1,0 +1,276 @@
+"""One look at a machine after another becomes amounts on lines: every process has a place, every nanosecond one line.
+
+What a process has done so far is compared with what it had done at the last look, so a look that is late, or missing,
+loses nothing but the end of processes that died meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from raycluster.account import proc, slots
+from raycluster.account.levels import STARTUP, Levels, Part, levels
+from raycluster.account.owners import NOBODY, Job, Owner
+from raycluster.account.proc import Process
+from raycluster.account.slots import Reading
+from raycluster.account.window import Amounts, Line, Window, difference
+
+Place = Literal["worker", "driver", "system", "other"]
+Id = tuple[int, int]  # pid, and when it started: pids come again
+_OWNER_FIELDS = {one.name for one in fields(Owner)}
+_DAEMONS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # children of the raylet that look like its workers
+_YOUNG_SECONDS = 3.0  # a process that has just been forked still shows its parent's command line
+_NO_ONE = 0  # root of all processes that have no place in this cluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One look: who is there, and whose they are."""
+
+    processes: Mapping[int, Process]
+    raylet: int  # its pid
+    session: str  # name of Ray's session, which its daemons have in their command lines
+    node: str
+    tapes: Path
+    jobs: Mapping[str, Job] = field(default_factory=dict)
+    gpus: Mapping[int, tuple[float, int]] = field(default_factory=dict)  # pid -> GPUs that it holds, bytes of memory
+    own: int = 0  # pid of the agent: part of the system
+    at: float  # seconds since 1970
+    now: int  # CLOCK_MONOTONIC, nanoseconds
+    since: float  # seconds since boot: of the last look, or when accounting begins
+    seconds: float  # since the last look
+    counts_others: bool = True  # False where another node of Ray lives on the same machine
+
+
+@dataclass(kw_only=True)
+class Tree:
+    """A process that has a place, its descendants that have none, and how far they have been accounted for."""
+
+    place: Place
+    name: str
+    started: int
+    cpu: int = 0  # of the root itself, when it was last seen
+    own: int = 0  # CPU of the root that is new in this look
+    born: int = 0  # CPU of its descendants that is
+    levels: Levels = field(default_factory=dict)  # of a worker, at the last look
+    children: Levels = field(default_factory=dict)  # of a worker: what its child processes did, by what it was for
+    owner: Owner = NOBODY
+    last: Part = STARTUP  # what it was mostly at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """How far a process has been counted, and with whom."""
+
+    cpu: int
+    reaped: int
+    root: int
+
+
+class Observer:
+    """Keeps what is known of every process of a node, from look to look."""
+
+    def __init__(self) -> None:
+        self.trees: dict[int, Tree] = {_NO_ONE: Tree(place="other", name="other", started=0)}
+        self.seen: dict[Id, Seen] = {}
+        self.commands: dict[Id, str] = {}
+        self.is_first = True
+
+    def look(self, scene: Scene, window: Window) -> int:
+        """Add what has happened since the last look to a window; return the CPU nanoseconds that were new."""
+        members = self._members(scene)
+        self._advance(members, scene.since)
+        gone = [pid for pid in self.trees if pid not in members and pid != _NO_ONE]
+        new = sum(self._bury(pid, self.trees.pop(pid), scene, window) for pid in gone)
+        for root, processes in members.items():
+            new += self._account(root, processes, scene, window)
+        self.is_first = False
+        return new
+
+    # Who belongs to whom.
+
+    def _members(self, scene: Scene) -> dict[int, list[Process]]:
+        """Group processes under their nearest ancestor that has a place: children belong to who started them."""
+        roots: dict[int, int] = {}
+        members: dict[int, list[Process]] = {_NO_ONE: []}
+        for pid, process in scene.processes.items():
+            path = []
+            at: Process | None = process
+            while at is not None and at.pid not in roots and not self._has_place(at, scene):
+                path.append(at.pid)
+                at = scene.processes.get(at.parent)
+            root = _NO_ONE if at is None else roots.get(at.pid, at.pid)
+            roots.update(dict.fromkeys([*path, pid], root))
+            members.setdefault(root, []).append(process)
+        return members
+
+    def _has_place(self, process: Process, scene: Scene) -> bool:
+        place = self._place(process, scene)
+        if place is None:
+            return False
+        tree = self.trees.get(process.pid)
+        if tree is None or tree.started != process.started or tree.place != place:
+            name = "agent" if process.pid == scene.own else _short(self.commands[process.id])
+            self.trees[process.pid] = fresh = Tree(place=place, name=name, started=process.started)
+            if process.id in self.seen:  # it was somebody else's until now
+                fresh.levels = {STARTUP: {"cpu": self.seen[process.id].cpu}}
+        return True
+
+    def _place(self, process: Process, scene: Scene) -> Place | None:
+        if process.id not in self.commands or process.started_seconds > scene.since - _YOUNG_SECONDS:
+            self.commands[process.id] = proc.command(process.pid)
+        if any(job.pid == process.pid and job.node == scene.node for job in scene.jobs.values()):
+            return "driver"
+        command = self.commands[process.id]
+        if process.pid in (scene.raylet, scene.own) or command.startswith(_DAEMONS):
+            return "system"
+        if process.parent == scene.raylet and _is_worker(command):
+            return "worker"
+        return "system" if scene.session in command and not _is_worker(command) else None
+
+    # What they did.
+
+    def _advance(self, members: Mapping[int, list[Process]], since: float) -> None:
+        """Compare every process with the last look.
+
+        A child's time moves to its parent when it is reaped; what was seen of it while it lived is not counted again.
+        """
+        seen: dict[Id, Seen] = {}
+        for root, processes in members.items():
+            tree = self.trees[root]
+            tree.own = tree.born = reaped = 0
+            for one in processes:
+                # Who was there before accounting began is counted from now on.
+                is_older = self.is_first and one.started_seconds < since
+                before = self.seen.get(one.id) or Seen(cpu=one.cpu * is_older, reaped=one.reaped * is_older, root=root)
+                seen[one.id] = Seen(cpu=one.cpu, reaped=one.reaped, root=root)
+                reaped += max(0, one.reaped - before.reaped)
+                used = max(0, one.cpu - before.cpu)
+                tree.own, tree.born = (used, tree.born) if one.pid == root else (tree.own, tree.born + used)
+            tree.born += max(0, reaped - self._gone(root, processes))
+        self.seen = seen
+        self.commands = {identity: text for identity, text in self.commands.items() if identity in seen}
+
+    def _gone(self, root: int, processes: list[Process]) -> int:
+        """Return what was counted of a tree's members that are there no more."""
+        there = {one.id for one in processes}
+        return sum(one.cpu + one.reaped for key, one in self.seen.items() if one.root == root and key not in there)
+
+    def _account(self, root: int, processes: list[Process], scene: Scene, window: Window) -> int:
+        tree, held = self.trees[root], _held(processes, scene)
+        if tree.place == "worker":
+            return self._work(root, held, scene, window)
+        if tree.place == "other" and not scene.counts_others:
+            return 0
+        owner = next((job.owner(scene.at) for job in scene.jobs.values() if job.pid == root), NOBODY)
+        stage = tree.name if tree.place == "system" else None
+        window.add(Line(kind=tree.place, owner=owner, stage=stage), {"cpu": tree.own + tree.born, **held})
+        return tree.own + tree.born
+
+    def _work(self, root: int, held: Amounts, scene: Scene, window: Window) -> int:
+        """Account for a worker: by its tape where it has one, else as a whole, by what Ray calls the process."""
+        tree = self.trees[root]
+        reading = _tape(scene, root)
+        process = proc.look(root)  # once more: a clock that is read after the tape is never behind it
+        cpu = max(tree.cpu, process.cpu if process else 0)
+        if reading is None:
+            now = _unmetered(tree, cpu, proc.command(root))
+        else:
+            now = levels(reading, cpu, now=scene.now, thread_cpu=lambda thread: proc.thread_cpu(root, thread))
+        if self.is_first and process is not None and process.started_seconds < scene.since:
+            tree.levels = now  # what it did before is not ours to count
+        new = self._settle(tree, now, _owner(reading, scene), window)
+        tree.cpu = cpu
+        if tree.born:
+            tree.children.setdefault(tree.last, {"cpu": 0})["cpu"] += tree.born
+        window.add(_line(tree.last, tree.owner), {"cpu": tree.born, **held})
+        return new + tree.born
+
+    def _settle(self, tree: Tree, now: Levels, owner: Owner, window: Window) -> int:
+        """Add the difference to the last look; what a worker did before its owner was known moves over to it."""
+        new = _cpu(now) - _cpu(tree.levels)
+        if tree.owner == NOBODY != owner:
+            for part, amounts in [*tree.levels.items(), *tree.children.items()]:
+                window.add(_line(part, NOBODY), {name: -amount for name, amount in amounts.items()})
+                window.add(_line(part, owner), amounts)
+        if owner != NOBODY:
+            tree.owner = owner
+        most = 0
+        for part in {**now, **tree.levels}:
+            change = {n: a for n, a in difference(now.get(part, {}), tree.levels.get(part, {})).items() if a}
+            if change:
+                window.add(_line(part, tree.owner), change)
+            if change.get("cpu", 0) > most:
+                most, tree.last = change["cpu"], part
+        tree.levels = now
+        return new
+
+    def _bury(self, root: int, tree: Tree, scene: Scene, window: Window) -> int:
+        """Close the account of a process that has ended: the calls it was in were killed with it."""
+        if tree.place != "worker":
+            return 0
+        reading = _tape(scene, root)
+        if reading is None:
+            return 0
+        last = levels(reading, tree.cpu, now=scene.now, thread_cpu=lambda _: 0, dead=True)
+        (scene.tapes / str(root)).unlink(missing_ok=True)
+        return self._settle(tree, last, _owner(reading, scene), window)
+
+
+def _held(processes: list[Process], scene: Scene) -> Amounts:
+    """Return what a tree holds rather than uses, times how long: memory, GPUs."""
+    rss = sum(one.rss for one in processes)
+    gpus = [scene.gpus[one.pid] for one in processes if one.pid in scene.gpus]
+    held = {"memory": int(rss * scene.seconds * 1e9), "peak_rss": rss}
+    if gpus:
+        held["gpu"] = int(sum(share for share, _ in gpus) * scene.seconds * 1e9)
+        held["gpu_memory"] = sum(memory for _, memory in gpus)
+    return held
+
+
+def _unmetered(tree: Tree, cpu: int, command: str) -> Levels:
+    """Return the levels of a worker without a tape: by its title, which Ray changes with what it does."""
+    title = command.partition("::")[2]
+    is_named = command.startswith("ray::") and not title.startswith("IDLE")
+    part = Part("task", title.partition("(")[0].strip() or None) if is_named else STARTUP
+    now = {one: dict(amounts) for one, amounts in tree.levels.items()}
+    now.setdefault(part, {"cpu": 0})["cpu"] += cpu - _cpu(tree.levels)
+    return now
+
+
+def _cpu(of: Levels) -> int:
+    return sum(amounts.get("cpu", 0) for amounts in of.values())
+
+
+def _tape(scene: Scene, pid: int) -> Reading | None:
+    reading = slots.read(scene.tapes / str(pid))
+    return reading if reading is not None and reading.owner.get("node") == scene.node else None
+
+
+def _owner(reading: Reading | None, scene: Scene) -> Owner:
+    """Return whose a worker is: as it says itself, or as its job says; without a tape, the only job's there is."""
+    if reading is not None and reading.owner.get("team"):
+        return Owner(**{name: value for name, value in reading.owner.items() if name in _OWNER_FIELDS})
+    if reading is not None and reading.job:
+        return scene.jobs[reading.job].owner(scene.at) if reading.job in scene.jobs else NOBODY
+    owners = {job.owner(scene.at) for job in scene.jobs.values()} - {NOBODY}
+    return owners.pop() if reading is None and len(owners) == 1 else NOBODY
+
+
+def _line(part: Part, owner: Owner) -> Line:
+    return Line(kind=part.kind, owner=owner, stage=part.stage, modality=part.modality, outcome=part.outcome)
+
+
+def _is_worker(command: str) -> bool:
+    return command.startswith("ray::") or "default_worker.py" in command.partition("--")[0]
+
+
+def _short(command: str) -> str:
+    """Return what people call a process: the name of its program, or of the script that Python runs."""
+    program, *rest = command.removeprefix("ray::").split() or ["?"]
+    if "python" in program.rpartition("/")[2]:
+        program = next((word for word in rest if not word.startswith("-")), program)
+    return program.rpartition("/")[2].removesuffix(".py")

@@ -1,0 +1,100 @@
+"""A run becomes known to every node: which job works for it, and who is to be billed.
+
+It lies in the cluster's own key-value store (GCS), one small entry a job, written by the job's driver alone: a node
+that joins later finds it, an agent that was started anew too, and nobody has to tell a thousand nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raycluster.declare.workload import Workload
+
+_NAMESPACE = b"raycluster"
+_KEPT = 50  # runs of one driver whose owner is still known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Who is billed, and for what: the same words as the columns of the ledger."""
+
+    run_id: str | None = None
+    workload: str | None = None
+    team: str | None = None
+    project: str | None = None
+    environment: str | None = None
+    dataset: str | None = None
+
+
+NOBODY = Owner()
+
+
+def owner_of(workload: Workload, run_id: str) -> Owner:
+    """Return who pays for a run of a workload."""
+    labels = {name: workload.labels.get(name) for name in ("team", "project", "environment")}
+    return Owner(run_id=run_id, workload=workload.name, dataset=workload.sink.dataset, **labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job of the cluster: where its driver is, and the runs that it carried out."""
+
+    pid: int
+    node: str
+    runs: tuple[tuple[float, float | None, Owner], ...] = ()  # begun, ended (None: not yet), in seconds since 1970
+
+    def owner(self, at: float) -> Owner:
+        """Return whose run was on at a moment."""
+        found = [owner for begun, ended, owner in self.runs if begun <= at and (ended is None or at <= ended)]
+        return found[-1] if found else NOBODY
+
+
+def begin(owner: Owner) -> None:
+    """Note that this driver's job works for an owner from now on."""
+    job, mine = _mine()
+    _put(job, Job(pid=mine.pid, node=mine.node, runs=(*mine.runs[-_KEPT:], (time.time(), None, owner))))
+
+
+def end(owner: Owner) -> None:
+    """Note that the work for an owner is over."""
+    job, mine = _mine()
+    runs = [(a, time.time() if b is None and who == owner else b, who) for a, b, who in mine.runs]
+    _put(job, Job(pid=mine.pid, node=mine.node, runs=tuple(runs)))
+
+
+def jobs() -> dict[str, Job]:
+    """Return every job of this cluster that has worked for an owner, by its id in hex."""
+    from ray.experimental import internal_kv
+
+    keys = internal_kv._internal_kv_list(b"job:", namespace=_NAMESPACE)
+    found = {key.decode().removeprefix("job:"): _get(key) for key in keys}
+    return {name: job for name, job in found.items() if job is not None}
+
+
+def _mine() -> tuple[bytes, Job]:
+    import ray
+
+    context = ray.get_runtime_context()
+    key = f"job:{context.get_job_id()}".encode()
+    return key, _get(key) or Job(pid=os.getpid(), node=context.get_node_id())
+
+
+def _get(key: bytes) -> Job | None:
+    from ray.experimental import internal_kv
+
+    text = internal_kv._internal_kv_get(key, namespace=_NAMESPACE)
+    if text is None:
+        return None
+    entry: dict[str, Any] = json.loads(text)
+    runs = tuple((begun, ended, Owner(**owner)) for begun, ended, owner in entry["runs"])
+    return Job(pid=entry["pid"], node=entry["node"], runs=runs)
+
+
+def _put(key: bytes, job: Job) -> None:
+    from ray.experimental import internal_kv
+
+    internal_kv._internal_kv_put(key, json.dumps(asdict(job)), overwrite=True, namespace=_NAMESPACE)
