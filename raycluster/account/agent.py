@@ -21,10 +21,12 @@ from raycluster.account.gpu import Gpus, gpus
 from raycluster.account.hook import tapes
 from raycluster.account.observe import Observer, Scene
 from raycluster.account.owners import Job, jobs
-from raycluster.account.window import Book, Line, Node
+from raycluster.account.window import Book, Line, Node, Window
 from raycluster.lake.lake import Lake
 
 WINDOW_SECONDS = 10
+_WINDOW = WINDOW_SECONDS * 10**9
+_NOW = 2**63  # nanoseconds since 1970: whenever the look ends
 _LOOK_SECONDS = 0.25  # what a killed worker did since the last look is lost: an eighth of a second in the mean
 _SLOW_LOOK_SECONDS = 2.0  # who works for whom, and GPUs
 _LEASE_SECONDS = 600  # a lake that no run has renewed for so long gets no more windows
@@ -46,6 +48,7 @@ class Agent:
         if self.is_alone and self.node.node_cpus < cores():
             self.node = replace(self.node, node_cpus=float(cores()))
         self.observer, self.book, self.seen_until = self._resume()
+        self.looked = self.book.open.started  # nanoseconds since 1970
         self.busy: int | None = None
         self.unseen = 0  # CPU nanoseconds that the kernel counted and no process showed, in the open window
         self.jobs: dict[str, Job] = {}
@@ -60,15 +63,16 @@ class Agent:
     def account(self, lake: str, run_id: str) -> None:
         """Lay windows into this lake too, until the run is over or has not said so for ten minutes."""
         self.lakes.setdefault(lake, {})[run_id] = time.monotonic() + _LEASE_SECONDS
+        self.slow = 0.0  # there is a new owner to be known
 
-    def flush(self, at: float, lake: str | None = None, run_id: str | None = None) -> int:
-        """End the open window at a moment (seconds since 1970), write what there is, and let a run's lake go.
+    def flush(self, lake: str | None = None, run_id: str | None = None) -> int:
+        """End the open window now, write what there is, and let a run's lake go.
 
         Returns how many windows could not be written so far; they are tried again.
         """
         with self.lock:
-            self._look()
-            self._close(_micro(at))
+            self.slow = 0.0
+            self._look(close=_NOW)
             self._write()
         if lake is not None:
             self.lakes.get(lake, {}).pop(run_id or "", None)
@@ -84,15 +88,16 @@ class Agent:
         while not self.over.wait(_LOOK_SECONDS):
             try:
                 with self.lock:
-                    self._look()
-                    now = time.time_ns()
-                    if now // (WINDOW_SECONDS * 10**9) != self.book.open.started // (WINDOW_SECONDS * 10**9):
-                        self._close(now - now % (WINDOW_SECONDS * 10**9))
+                    end = self.book.open.started // _WINDOW * _WINDOW + _WINDOW
+                    is_due = time.time_ns() >= end
+                    self._look(close=end if is_due else None)
+                    if is_due:
                         self._write()
             except Exception:  # noqa: BLE001 - whatever it is, the next look makes up for it
                 _log.exception("a look failed")
 
-    def _look(self) -> None:
+    def _look(self, close: int | None = None) -> None:
+        """Look at everything, and end the open window at a moment (nanoseconds since 1970) if one is given."""
         now = time.monotonic()
         if now - self.slow > _SLOW_LOOK_SECONDS:
             self.slow, self.gpus = now, gpus()
@@ -115,19 +120,15 @@ class Agent:
             seconds=min(uptime - self.seen_until, WINDOW_SECONDS),
             counts_others=self.is_alone,
         )
-        new = self.observer.look(scene, self.book.open)
+        look = Window(started=self.looked, ended=_micro(scene.at))
+        new = self.observer.look(scene, look)
         if self.busy is not None and self.is_alone:
             self.unseen += busy - self.busy - new
-        self.busy, self.seen_until = busy, uptime
-
-    def _close(self, at: int) -> None:
-        """End the open window."""
-        if at <= self.book.open.started:
-            return
-        if self.unseen > 0:
-            self.book.open.add(Line(kind="unexplained"), {"cpu": self.unseen})
+        if close is not None and self.unseen > 0:
+            look.add(Line(kind="unexplained"), {"cpu": self.unseen})
             self.unseen = 0
-        self.book.close(at)
+        self.book.take(look, close)
+        self.busy, self.seen_until, self.looked = busy, uptime, look.ended
 
     def _write(self) -> None:
         """Lay new and corrected windows into every lake, save the state, and try again what could not be written."""
@@ -168,9 +169,8 @@ class Agent:
         try:
             observer, book, seen_until, lakes, unsent = pickle.loads(self.saved.read_bytes())
         except (OSError, pickle.PickleError, EOFError, AttributeError):
-            raylet = proc.look(self.raylet)
-            age = uptime - raylet.started_seconds if raylet else 0.0
-            age = age if age < _YOUNG_SECONDS else 0.0
+            age = uptime - _beginning(self.raylet, self.node.cluster)
+            age = age if 0 < age < _YOUNG_SECONDS else 0.0
             return Observer(), Book(self.node, started=_micro(time.time() - age)), uptime - age
         self.lakes, self.unsent = lakes, unsent
         return observer, book, seen_until
@@ -189,6 +189,12 @@ def is_alone(raylet: int) -> bool:
     raylets = {pid for pid in found if proc.command(pid).partition(" ")[0].endswith("/raylet")}
     # A process that a raylet is just about to start still looks like one.
     return {pid for pid in raylets if found[pid].parent not in raylets} <= {raylet}
+
+
+def _beginning(raylet: int, session: str) -> float:
+    """Return when this node's Ray was started, in seconds since boot: the first process of its session."""
+    own = [one for pid, one in proc.processes().items() if pid == raylet or session in proc.command(pid)]
+    return min(one.started_seconds for one in own)
 
 
 def _micro(seconds: float) -> int:

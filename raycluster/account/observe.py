@@ -58,7 +58,7 @@ class Tree:
     levels: Levels = field(default_factory=dict)  # of a worker, at the last look
     children: Levels = field(default_factory=dict)  # of a worker: what its child processes did, by what it was for
     owner: Owner = NOBODY
-    last: Part = STARTUP  # what it was mostly at
+    last: Part = STARTUP  # what it was at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Observer:
     def look(self, scene: Scene, window: Window) -> int:
         """Add what has happened since the last look to a window; return the CPU nanoseconds that were new."""
         members = self._members(scene)
-        self._advance(members, scene.since)
+        self._advance(members, scene)
         gone = [pid for pid in self.trees if pid not in members and pid != _NO_ONE]
         new = sum(self._bury(pid, self.trees.pop(pid), scene, window) for pid in gone)
         for root, processes in members.items():
@@ -133,7 +133,7 @@ class Observer:
 
     # What they did.
 
-    def _advance(self, members: Mapping[int, list[Process]], since: float) -> None:
+    def _advance(self, members: Mapping[int, list[Process]], scene: Scene) -> None:
         """Compare every process with the last look.
 
         A child's time moves to its parent when it is reaped; what was seen of it while it lived is not counted again.
@@ -143,9 +143,7 @@ class Observer:
             tree = self.trees[root]
             tree.own = tree.born = reaped = 0
             for one in processes:
-                # Who was there before accounting began is counted from now on.
-                is_older = self.is_first and one.started_seconds < since
-                before = self.seen.get(one.id) or Seen(cpu=one.cpu * is_older, reaped=one.reaped * is_older, root=root)
+                before = self.seen.get(one.id) or self._before(one, root, scene)
                 seen[one.id] = Seen(cpu=one.cpu, reaped=one.reaped, root=root)
                 reaped += max(0, one.reaped - before.reaped)
                 used = max(0, one.cpu - before.cpu)
@@ -153,6 +151,14 @@ class Observer:
             tree.born += max(0, reaped - self._gone(root, processes))
         self.seen = seen
         self.commands = {identity: text for identity, text in self.commands.items() if identity in seen}
+
+    def _before(self, process: Process, root: int, scene: Scene) -> Seen:
+        """Return how far a process that is seen for the first time counts as counted."""
+        if not self.is_first or process.started_seconds >= scene.since:
+            return Seen(cpu=0, reaped=0, root=root)
+        # Who was there before accounting began is counted from now on; a driver from when it turned to the cluster.
+        joined = next((job.cpu for job in scene.jobs.values() if job.pid == process.pid), process.cpu)
+        return Seen(cpu=joined, reaped=process.reaped, root=root)
 
     def _gone(self, root: int, processes: list[Process]) -> int:
         """Return what was counted of a tree's members that are there no more."""
@@ -182,6 +188,7 @@ class Observer:
             now = levels(reading, cpu, now=scene.now, thread_cpu=lambda thread: proc.thread_cpu(root, thread))
         if self.is_first and process is not None and process.started_seconds < scene.since:
             tree.levels = now  # what it did before is not ours to count
+        tree.last = _doing(tree, reading, now)
         new = self._settle(tree, now, _owner(reading, scene), window)
         tree.cpu = cpu
         if tree.born:
@@ -198,13 +205,10 @@ class Observer:
                 window.add(_line(part, owner), amounts)
         if owner != NOBODY:
             tree.owner = owner
-        most = 0
         for part in {**now, **tree.levels}:
             change = {n: a for n, a in difference(now.get(part, {}), tree.levels.get(part, {})).items() if a}
             if change:
                 window.add(_line(part, tree.owner), change)
-            if change.get("cpu", 0) > most:
-                most, tree.last = change["cpu"], part
         tree.levels = now
         return new
 
@@ -229,6 +233,19 @@ def _held(processes: list[Process], scene: Scene) -> Amounts:
         held["gpu"] = int(sum(share for share, _ in gpus) * scene.seconds * 1e9)
         held["gpu_memory"] = sum(memory for _, memory in gpus)
     return held
+
+
+def _doing(tree: Tree, reading: Reading | None, now: Levels) -> Part:
+    """Return what a worker is at: its call, else where most time went since the last look, else what it was at then.
+
+    Its memory, its GPUs and its child processes are there for that.
+    """
+    if reading is not None and reading.calls:
+        stage, modality, _ = reading.calls[0].key
+        return Part("task", stage, modality, "ok")
+    spent = {part: amounts.get("wall", 0) - tree.levels.get(part, {}).get("wall", 0) for part, amounts in now.items()}
+    most = max(spent, key=spent.__getitem__, default=tree.last)
+    return most if spent.get(most, 0) > 0 else tree.last
 
 
 def _unmetered(tree: Tree, cpu: int, command: str) -> Levels:

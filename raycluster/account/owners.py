@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from raycluster.declare.workload import Workload
@@ -45,6 +45,7 @@ class Job:
 
     pid: int
     node: str
+    cpu: int = 0  # nanoseconds that the driver had used when it started Ray, or joined it: not the cluster's to bill
     runs: tuple[tuple[float, float | None, Owner], ...] = ()  # begun, ended (None: not yet), in seconds since 1970
 
     def owner(self, at: float) -> Owner:
@@ -53,17 +54,28 @@ class Job:
         return found[-1] if found else NOBODY
 
 
+class _Driver:
+    """This process, when it is about to start Ray or join it."""
+
+    cpu = 0
+
+
+def connecting() -> None:
+    """Note that this process starts Ray or joins it now: what it uses from here on is the cluster's to bill."""
+    _Driver.cpu = time.process_time_ns()
+
+
 def begin(owner: Owner) -> None:
     """Note that this driver's job works for an owner from now on."""
     job, mine = _mine()
-    _put(job, Job(pid=mine.pid, node=mine.node, runs=(*mine.runs[-_KEPT:], (time.time(), None, owner))))
+    _put(job, replace(mine, runs=(*mine.runs[-_KEPT:], (time.time(), None, owner))))
 
 
 def end(owner: Owner) -> None:
     """Note that the work for an owner is over."""
     job, mine = _mine()
     runs = [(a, time.time() if b is None and who == owner else b, who) for a, b, who in mine.runs]
-    _put(job, Job(pid=mine.pid, node=mine.node, runs=tuple(runs)))
+    _put(job, replace(mine, runs=tuple(runs)))
 
 
 def jobs() -> dict[str, Job]:
@@ -80,7 +92,7 @@ def _mine() -> tuple[bytes, Job]:
 
     context = ray.get_runtime_context()
     key = f"job:{context.get_job_id()}".encode()
-    return key, _get(key) or Job(pid=os.getpid(), node=context.get_node_id())
+    return key, _get(key) or Job(pid=os.getpid(), node=context.get_node_id(), cpu=_Driver.cpu or time.process_time_ns())
 
 
 def _get(key: bytes) -> Job | None:
@@ -91,7 +103,7 @@ def _get(key: bytes) -> Job | None:
         return None
     entry: dict[str, Any] = json.loads(text)
     runs = tuple((begun, ended, Owner(**owner)) for begun, ended, owner in entry["runs"])
-    return Job(pid=entry["pid"], node=entry["node"], runs=runs)
+    return Job(pid=entry["pid"], node=entry["node"], cpu=entry["cpu"], runs=runs)
 
 
 def _put(key: bytes, job: Job) -> None:

@@ -8,7 +8,6 @@ lays the window into the ledger's inbox again, where it replaces itself.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -76,8 +75,31 @@ class Book:
         self.open = Window(started=started, ended=started)
         self.closed: deque[Window] = deque(maxlen=_KEPT)
 
-    def close(self, at: int) -> None:
-        """End the open window at a moment and begin the next; what is negative in it belongs to earlier ones."""
+    def take(self, look: Window, close: int | None = None) -> None:
+        """Take what one look has found, and end the open window at a moment within it, if that is due.
+
+        What was found is divided between the two windows by time, as if it had come evenly.
+        """
+        if close is None:
+            self._take(look, 1, 1)
+            return
+        close = min(max(close, look.started), look.ended)
+        length = max(1, look.ended - look.started)
+        rest = Window(started=close, ended=look.ended)
+        for line, amounts in look.lines.items():
+            after = {n: a if n in PEAKS else a - a * (close - look.started) // length for n, a in amounts.items()}
+            rest.add(line, after)
+        self._take(look, close - look.started, length)
+        self._close(close)
+        self._take(rest, 1, 1)
+
+    def _take(self, look: Window, part: int, whole: int) -> None:
+        for line, amounts in look.lines.items():
+            share = {n: a if n in PEAKS else a * part // whole for n, a in amounts.items()}
+            self.open.add(line, share)
+
+    def _close(self, at: int) -> None:
+        """End the open window and begin the next; what is negative in it belongs to earlier ones."""
         window = self.open
         window.ended = at
         self.closed.append(window)
@@ -153,21 +175,6 @@ def _moment(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(nanoseconds // 1000 / 1e6, UTC)
 
 
-def add(sums: Amounts, more: Amounts | Iterable[tuple[str, int]]) -> None:
-    """Add amounts to amounts."""
-    for name, amount in dict(more).items():
-        sums[name] = sums.get(name, 0) + amount
-
-
 def difference(now: Amounts, before: Amounts) -> Amounts:
     """Return what has come since."""
     return {name: now.get(name, 0) - before.get(name, 0) for name in {**now, **before}}
-
-
-def cut(started: int, ended: int, length: int) -> Iterator[int]:
-    """Yield the moments at which windows end between two moments: whole multiples of their length, then `ended`."""
-    at = started - started % length + length
-    while at < ended:
-        yield at
-        at += length
-    yield ended

@@ -87,11 +87,11 @@ class Account:
 
     def _look_at_nodes(self, *, renew: bool) -> None:
         """See that every node has an agent that writes to this lake; enter what died before it could write."""
-        alive = {node["NodeID"]: node for node in _nodes()}
+        alive = {node["NodeID"]: node for node in nodes()}
         for name, node in alive.items():
             if name not in self.agents or renew:
-                self.nodes[name] = _described(node)
-                self.agents[name] = _agent(self.nodes[name])
+                self.nodes[name] = described(node)
+                self.agents[name] = agent_of(self.nodes[name])
                 self.agents[name].account.remote(self.lake.uri, self.owner.run_id)
         for name in self.agents.keys() - alive:
             del self.agents[name]
@@ -106,8 +106,7 @@ class Account:
     def _flush(self) -> None:
         import ray
 
-        at = time.time()
-        waiting = [agent.flush.remote(at, self.lake.uri, self.owner.run_id) for agent in self.agents.values()]
+        waiting = [agent.flush.remote(self.lake.uri, self.owner.run_id) for agent in self.agents.values()]
         ray.wait(waiting, num_returns=len(waiting), timeout=_FLUSH_SECONDS)
 
     def _settle(self) -> NanoUsd | None:
@@ -137,7 +136,7 @@ class Account:
         return {one.name: spent(self.lake, one, now, besides=self.owner.run_id) for one in budgets}
 
 
-def _agent(node: Node) -> Any:
+def agent_of(node: Node) -> Any:
     """Return the agent of a node, started if there is none."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -156,7 +155,8 @@ def _agent(node: Node) -> Any:
     return ray.remote(Agent).options(**options).remote(node)
 
 
-def _described(node: dict[str, Any]) -> Node:
+def described(node: dict[str, Any]) -> Node:
+    """Return what is accounted for of a node, from Ray's own entry of it."""
     import ray
 
     labels, resources = node.get("Labels") or {}, node["Resources"]
@@ -172,7 +172,8 @@ def _described(node: dict[str, Any]) -> Node:
     )
 
 
-def _nodes() -> list[dict[str, Any]]:
+def nodes() -> list[dict[str, Any]]:
+    """Return Ray's entries of the nodes that are alive."""
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

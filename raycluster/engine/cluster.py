@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from raycluster.account.hook import HOOK
+from raycluster.account.owners import connecting
 from raycluster.errors import RayclusterError
 from raycluster.place import Cluster
 from raycluster.units import Resources
@@ -75,6 +76,7 @@ def connect(address: str | None = None) -> Cluster:
             options |= {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
         try:
             _require_answer(address)
+            connecting()
             with _hushed(), _keeping_signals():
                 ray.init(**options)
         except (OSError, RuntimeError, ValueError) as error:
