@@ -21,7 +21,8 @@ from raycluster.errors import RayclusterError
 from raycluster.row import OBJECT, object_id
 
 # What a dataset and its quarantine know of an object, one row at least. `settled`: it is done, under this very
-# declaration; `bad`: some row of it is in quarantine; `again`: one that a replay is to try again.
+# declaration; `bad`: some row of it is in quarantine; `again`: one that a replay is to try again; `outdated`: it was
+# done by a decoder that is now declared otherwise.
 KNOWN = pa.schema(
     [
         ("uri", pa.string()),
@@ -31,10 +32,11 @@ KNOWN = pa.schema(
         ("settled", pa.bool_()),
         ("bad", pa.bool_()),
         ("again", pa.bool_()),
+        ("outdated", pa.bool_()),
     ]
 )
 # What is to be done. `replaces`: the ids whose rows in the dataset and the quarantine this object's rows replace: those
-# of its older versions, and its own where it is tried again. `is_change`: some version of it was done before.
+# of its older versions, and its own where it is worked on again. `is_change`: some version of it was done before.
 TODO = pa.schema(
     [
         *OBJECT,
@@ -66,28 +68,33 @@ _STEPS = f"""
            bool_or(settled) AS settled, $replay AND bool_or(again) AS again, bool_or(workload = $workload) AS is_own
     FROM known GROUP BY uri;
 
-    -- Every version of it that is known.
+    -- Every version of it that is known. What decodes a video decodes its sound track.
     CREATE TABLE same AS
-    SELECT object_id, bool_or(settled) AS settled, bool_or(bad) AS bad FROM known GROUP BY object_id;
+    SELECT object_id, bool_or(bad) AS bad,
+           CASE WHEN bool_or(modality = 'video') THEN bool_or(outdated AND modality = 'video')
+                ELSE bool_or(outdated) END AS is_outdated,
+           bool_or(settled) AND NOT is_outdated AS settled
+    FROM known GROUP BY object_id;
 
     -- What is listed twice counts where it comes first.
     CREATE TABLE once AS SELECT min(place) AS place FROM listed GROUP BY uri;
 
     CREATE TABLE by_uri AS SELECT place, settled, again, modality FROM listed JOIN facts USING (uri);
 
-    CREATE TABLE by_id AS SELECT place, settled, bad FROM listed JOIN same USING (object_id);
+    CREATE TABLE by_id AS SELECT place, settled, bad, is_outdated FROM listed JOIN same USING (object_id);
 
     CREATE TABLE verdicts AS
     SELECT place, max(size) AS size,
            CASE WHEN bool_or(is_settled) AND bool_or(again) IS NOT TRUE THEN 'done'
                 WHEN bool_or(was_settled) THEN 'changed' ELSE 'new' END AS state,
            CASE WHEN state = 'done' THEN max(modality) ELSE '{UNREAD}' END AS modality,
-           state = 'done' AND bool_or(bad) AS is_known_bad
+           state = 'done' AND bool_or(bad) AS is_known_bad,
+           CASE WHEN state <> 'done' AND bool_or(is_outdated) THEN max(modality) END AS outdated
     FROM (
         SELECT place, true AS is_first FROM once
         UNION ALL BY NAME SELECT place, size FROM listed
         UNION ALL BY NAME SELECT place, settled AS was_settled, again, modality FROM by_uri
-        UNION ALL BY NAME SELECT place, settled AS is_settled, bad FROM by_id
+        UNION ALL BY NAME SELECT place, settled AS is_settled, bad, is_outdated FROM by_id
     )
     GROUP BY place HAVING bool_or(is_first) AND (NOT $replay OR bool_or(again) OR bool_or(is_settled));
 
@@ -120,6 +127,7 @@ _COUNTS = """
     SELECT state, modality, count(*), sum(size)::BIGINT FROM judged GROUP BY ALL
     UNION ALL SELECT 'vanished', modality, count(*), 0 FROM gone GROUP BY ALL ORDER BY ALL
 """
+_OUTDATED = "SELECT outdated, count(*) FROM judged WHERE outdated IS NOT NULL GROUP BY ALL ORDER BY ALL"
 # All three lie in the order of the listing, so that little more than the part that is asked for is read.
 _TODO = """
     SELECT uri, version, listed.size, locator, listed.object_id, coalesce(ids, []), state = 'changed'
@@ -150,6 +158,7 @@ class Comparison:
     vanished: pa.ChunkedArray  # ids of objects that the source no longer lists
     stale: pa.ChunkedArray  # ids of older versions, still in quarantine, of objects that are done
     known_bad: int  # listed objects that are done and have rows in quarantine
+    outdated: dict[str, int]  # modality -> objects to be done again, since what decodes them has changed
 
 
 def compare(
@@ -180,6 +189,7 @@ def compare(
             vanished=scratch.mapped(_VANISHED, _IDS, [{}])["object_id"],
             stale=scratch.mapped(_STALE, _IDS, [{}])["object_id"],
             known_bad=known_bad,
+            outdated=dict(scratch.ask(_OUTDATED)),
         )
 
 

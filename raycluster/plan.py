@@ -6,7 +6,7 @@ the engine carries the plan out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import ceil
@@ -64,6 +64,7 @@ class Plan:
     vanished: pa.ChunkedArray = field(repr=False)  # object ids that the source no longer lists, mapped from disk
     stale: pa.ChunkedArray = field(repr=False)  # ids of older versions that a death has left in quarantine, mapped too
     known_bad: int = 0  # objects that earlier runs found bad, and that the source still lists
+    outdated: Mapping[str, int] = field(default_factory=dict)  # modality -> objects whose decoder has changed
     problems: tuple[str, ...] = ()
     base: int = 0  # the dataset's version that the source was compared with; 0: it did not exist
     fill: Generation | None = None  # columns that old rows must get before new rows come
@@ -76,6 +77,15 @@ class Plan:
     def objects(self, state: State) -> int:
         """Return how many objects are in a state."""
         return sum(count.objects for count in self.counts[state].values())
+
+    @property
+    def reasons(self) -> list[str]:
+        """Return what is done to old rows and why, a line each, for people."""
+        again = [
+            f"{modality} objects: {count:,} to work on again (another decoder made them)"
+            for modality, count in self.outdated.items()
+        ]
+        return [*again, *(self.fill.reasons if self.fill else ())]
 
     def require_placeable(self) -> None:
         """Raise Unplaceable when the cluster cannot hold a stage."""
@@ -128,6 +138,7 @@ def make_plan(
         vanished=compared.vanished,
         stale=compared.stale,
         known_bad=compared.known_bad,
+        outdated=compared.outdated,
         problems=tuple(problems),
     )
 

@@ -61,6 +61,11 @@ class Stage(ABC):
         return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     @property
+    def label(self) -> str:
+        """Return name and digest, as a row's provenance says what made it."""
+        return f"{self.name}@{self.digest}"
+
+    @property
     @abstractmethod
     def reads(self) -> tuple[str, ...]:
         """Return the columns that it needs."""

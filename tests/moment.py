@@ -21,7 +21,10 @@ _MOST_SECONDS = 0.02  # `during`: a commit on a local disk takes about as long
 
 
 def arm_worker() -> None:
-    """Wait for the moment of workers: Ray calls this in each of them."""
+    """Wait for the moment of workers, metered as always: Ray calls this in each of them, and knows one such hook."""
+    from raycluster.account.hook import install
+
+    install()
     arm(os.environ.get(WORKER, ""))
 
 

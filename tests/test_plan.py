@@ -53,6 +53,7 @@ def listing(*objects: tuple[str, str]) -> list[pa.RecordBatch]:
 
 def known(*objects: tuple[str, str], **facts) -> list[pa.RecordBatch]:
     usual = {"modality": "image", "workload": "w", "settled": True, "bad": False, "again": facts.get("bad", False)}
+    usual["outdated"] = False
     rows = [{"uri": uri, "object_id": object_id(uri, version)} | usual | facts for uri, version in objects]
     return pa.Table.from_pylist(rows, KNOWN).to_batches()
 
@@ -92,6 +93,29 @@ def test_an_object_listed_twice_is_done_once() -> None:
     assert plan.todo["uri"].to_pylist() == ["a", "b"]
     assert plan.todo["version"].to_pylist() == ["1", "1"]
     assert plan.listed == 2
+
+
+def test_what_another_decoder_made_is_done_again_and_replaces_itself() -> None:
+    facts = known(("a", "1"), ("b", "1"), outdated=True) + known(("c", "1"), modality="text", outdated=True)
+    plan = plan_of([("a", "1"), ("b", "2"), ("c", "1"), ("d", "1"), ("e", "1")], [("d", "1")], facts=facts)
+    assert done(plan) == {uri: [object_id(uri, "1")] for uri in "abc"} | {"e": []}
+    assert (plan.objects("changed"), plan.objects("done"), plan.objects("new")) == (3, 1, 1)
+    assert plan.outdated == {"image": 1, "text": 1}  # b has changed itself
+    assert plan.reasons[0] == "image objects: 1 to work on again (another decoder made them)"
+
+
+def test_what_decodes_a_video_decodes_its_sound() -> None:
+    sound = known(("a", "1"), ("b", "1"), ("c", "1"), modality="audio", outdated=True)
+    frames = known(("a", "1"), modality="video") + known(("b", "1"), modality="video", outdated=True)
+    plan = plan_of([("a", "1"), ("b", "1"), ("c", "1")], [], facts=sound + frames)
+    assert plan.todo["uri"].to_pylist() == ["b", "c"]
+    assert plan.outdated == {"audio": 1, "video": 1}
+
+
+def test_a_replay_leaves_what_another_decoder_made_alone() -> None:
+    facts = known(("a", "1"), ("b", "1"), outdated=True) + known(("b", "1"), bad=True, settled=False)
+    plan = plan_of([("a", "1"), ("b", "1")], [], facts=facts, replay=True)
+    assert done(plan) == {"b": [object_id("b", "1")]}
 
 
 def test_what_is_in_quarantine_is_done_only_where_it_is_settled() -> None:
@@ -187,7 +211,7 @@ URIS = st.sampled_from(["a", "b", "c", "ü'\"%", "d\0e"])
 OBJECTS = st.tuples(URIS, st.sampled_from(["1", "2", "3"]))
 FACTS = st.fixed_dictionaries(
     {
-        "kind": st.sampled_from(["good", "bad", "settled"]),
+        "kind": st.sampled_from(["good", "outdated", "bad", "settled"]),
         "modality": st.sampled_from(["image", "audio", "video"]),
         "workload": st.sampled_from(["w", "other"]),
     }
@@ -199,18 +223,26 @@ FACTS = st.fixed_dictionaries(
 def test_any_comparison_is_that_of_a_loop_over_sets(listed, already) -> None:
     facts = []
     for one, fact in already:
-        more = {"settled": fact["kind"] != "bad", "bad": fact["kind"] != "good"}
+        more = {"settled": fact["kind"] != "bad", "bad": fact["kind"] in ("bad", "settled")}
+        more["outdated"] = fact["kind"] == "outdated"
         facts += known(one, **more, modality=fact["modality"], workload=fact["workload"])
     plan = plan_of(listed, [], facts=facts)
     first = dict(reversed(listed))
     ids = {uri: {object_id(*one) for one, _ in already if one[0] == uri} for uri, _ in listed}
     settled = {object_id(*one) for one, fact in already if fact["kind"] != "bad"}
-    bad = {object_id(*one) for one, fact in already if fact["kind"] != "good"}
+    videos = {object_id(*one) for one, fact in already if fact["modality"] == "video"}
+    outdated = {
+        name
+        for name, fact in ((object_id(*one), fact) for one, fact in already)
+        if fact["kind"] == "outdated" and (fact["modality"] == "video" or name not in videos)
+    }
+    bad = {object_id(*one) for one, fact in already if fact["kind"] in ("bad", "settled")}
     named = {uri: object_id(uri, version) for uri, version in first.items()}
-    finished = {uri for uri, name in named.items() if name in settled}
+    finished = {uri for uri, name in named.items() if name in settled - outdated}
     assert done(plan) == {uri: sorted(ids[uri]) for uri in named if uri not in finished}
     changed = {uri for uri in named if uri not in finished and ids[uri] & settled}
     assert (plan.objects("done"), plan.objects("changed"), plan.listed) == (len(finished), len(changed), len(first))
+    assert sum(plan.outdated.values()) == len({uri for uri, name in named.items() if name in outdated})
     assert plan.known_bad == len({uri for uri in finished if named[uri] in bad})
     gone = {one[0] for one, fact in already if fact["workload"] == "w"} - set(first)
     assert plan.objects("vanished") == len(gone)

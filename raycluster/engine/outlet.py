@@ -113,6 +113,6 @@ def provenance(job: Job) -> dict[str, Any]:
     return {
         "run_id": job.run_id,
         "workload": job.workload.name,
-        "stages": [f"{stage.name}@{stage.digest}" for stage in stages],
+        "stages": [stage.label for stage in stages],
         "models": [stage.revision for stage in stages if stage.revision],
     }

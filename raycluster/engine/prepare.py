@@ -18,6 +18,7 @@ from raycluster.errors import QUARANTINE_CODES
 from raycluster.lake.columns import dataset_schema
 from raycluster.lake.index import require_indexable
 from raycluster.lake.lake import Lake
+from raycluster.lake.sql import quoted
 from raycluster.plan import Plan, make_plan
 from raycluster.read import Reference
 from raycluster.row import OBJECT
@@ -60,7 +61,7 @@ def prepare(
     first = next(listed, None)  # a wrong path is said before Ray starts, which takes seconds
     cluster = connect(address) if joins_cluster(address) else here()  # starting Ray here can wait for `execute`
     base = table.version()  # before what it holds is read: what others commit from here on is theirs
-    in_dataset = map(_settled, table.known(base or None))
+    in_dataset = map(_settled, table.known(base or None, outdated=_outdated(workload)))
     quarantined = lake.quarantine(table.name).known(declaration_digest(workload))
     in_quarantine = (_quarantined(batch, replay if isinstance(replay, str) else None) for batch in quarantined)
     plan = make_plan(
@@ -73,6 +74,19 @@ def prepare(
     return replace(_looked_into(plan) if peeks else plan, base=base, fill=fill)
 
 
+def _outdated(workload: Workload) -> str:
+    """Return in SQL whether another decoder has made a row than the one that the workload declares now.
+
+    Other options are another decoder. Encoders are compared column by column (`backfill.py`), and what other workloads
+    brought is theirs.
+    """
+    made = (
+        f"(modality = {quoted(one.modality)} AND NOT array_has(provenance.stages, {quoted(one.label)}))"
+        for one in workload.decode
+    )
+    return f"coalesce(provenance.workload = {quoted(workload.name)} AND ({' OR '.join(made) or 'false'}), false)"
+
+
 def _settled(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch of the dataset in schema KNOWN."""
     return _known(batch, settled=True, bad=False, again=False)
@@ -80,7 +94,7 @@ def _settled(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _quarantined(batch: pa.RecordBatch, code: str | None) -> pa.RecordBatch:
     """Return a batch of the quarantine in schema KNOWN; a replay tries all of it `again`, or those with this code."""
-    return _known(batch, bad=True, again=True if code is None else pc.equal(batch.column("code"), code))
+    return _known(batch, bad=True, outdated=False, again=True if code is None else pc.equal(batch.column("code"), code))
 
 
 def _known(batch: pa.RecordBatch, **facts: bool | pa.Array) -> pa.RecordBatch:

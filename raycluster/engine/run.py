@@ -228,7 +228,7 @@ class _Run:
         finally:
             over.set()
             watcher.join(timeout=6)
-            ray.kill(self.progress)  # in a session with many runs, each would leave a process behind
+            ray.kill(self.progress)  # type: ignore[arg-type]  # else each run of a session leaves a process behind
 
     def fill(self) -> None:
         """Compute the columns that old rows lack, before new rows come that have them already."""

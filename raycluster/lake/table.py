@@ -133,14 +133,19 @@ class Table:
         except (ValueError, OSError, RuntimeError) as error:
             raise wrong(filter, store.plain(error)) from error
 
-    def known(self, version: int | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield every object, streaming, one row each at least: `uri`, `object_id`, `modality`, `workload`.
+    def known(self, version: int | None = None, *, outdated: str = "false") -> Iterator[pa.RecordBatch]:
+        """Yield every object, streaming, one row each at least: `uri`, `object_id`, `modality`, `workload`, `outdated`.
 
         Repeats next to each other are dropped.
+
+        Args:
+            version: None: the latest.
+            outdated: an SQL condition, the same for all rows of an object and a modality.
         """
         if not self.exists():
             return
-        columns = {name: name for name in ("uri", "object_id", "modality")} | {"workload": "provenance.workload"}
+        columns = {name: name for name in ("uri", "object_id", "modality")}
+        columns |= {"workload": "provenance.workload", "outdated": outdated}
         with store.explained(self.uri):
             for batch in self.open(version).to_batches(columns=columns, batch_size=_SCAN_ROWS):
                 ids, modalities = batch.column("object_id"), batch.column("modality")

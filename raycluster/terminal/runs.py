@@ -51,7 +51,7 @@ def show_plan(plan: Plan, problems: Sequence[str], ahead: Outlook, *, as_json: b
     out.print(table("Workers", ["stages", "actors", "CPU", "GPU"], pools, right=["actors", "CPU", "GPU"]))
     for problem in problems:
         out.print(f"\n{problem}", style="red", markup=False)
-    for reason in plan.fill.reasons if plan.fill else ():
+    for reason in plan.reasons:
         out.print(f"\n{reason}", markup=False)
     if not plan.todo.num_rows and not plan.fill:
         out.print("\nnothing to do: every object is already in the dataset or in quarantine")
@@ -94,6 +94,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             {"stages": [stage.name for stage in pool.stages], "actors": pool.actors, "needs": asdict(pool.needs)}
             for pool in plan.pools
         ],
+        "outdated": dict(plan.outdated),
         "columns": list(plan.fill.reasons) if plan.fill else [],
     }
 
@@ -128,7 +129,7 @@ class Live:
         if not self.quiet:
             done = plan.objects("done")
             err.print(f"{plan.workload.name}: {plan.todo.num_rows} objects to do, {done} already done")
-            for reason in plan.fill.reasons if plan.fill else ():
+            for reason in plan.reasons:
                 err.print(reason, markup=False)
 
     def update(self, now: Snapshot) -> None:

@@ -33,6 +33,7 @@ LATE = {
 }
 
 
+@pytest.mark.timeout(600)  # five runs, each of which may start a Ray of its own
 @pytest.mark.parametrize("seed", range(2))
 def test_drivers_killed_at_random_again_and_again_lose_and_double_nothing(trial: Trial, seed: int) -> None:
     chance, trial.joins = random.Random(seed), bool(seed)

@@ -22,7 +22,12 @@ pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(300)]
 
 
 def workload(
-    corpus: Path, *, check: str = "{}", encode: str = "[{use: 'private_stages:Marking', timeout: 2s}]"
+    corpus: Path,
+    *,
+    check: str = "{}",
+    encode: str = "[{use: 'private_stages:Marking', timeout: 2s}]",
+    text: str = "{chunk: 200}",
+    only: str = "*",
 ) -> Workload:
     return parse_workload(
         dedent(f"""
@@ -30,8 +35,8 @@ def workload(
         kind: Workload
         metadata: {{name: w, labels: {{team: t}}}}
         spec:
-          source: {{files: {{paths: ["{corpus}"]}}}}
-          decode: {{text: {{chunk: 200}}, image: {{size: 32}}}}
+          source: {{files: {{paths: ["{corpus}"], include: ["{only}"]}}}}
+          decode: {{text: {text}, image: {{size: 32}}}}
           encode: {encode}
           check: {check}
           sink: {{dataset: d}}
@@ -88,6 +93,27 @@ def test_a_run_reads_only_what_is_new_or_changed(corpus: Path, lake: Lake) -> No
 
     pruned = run(workload(corpus), lake, "prune")
     assert (pruned.rows, pruned.replaced, len(ids(lake))) == (0, 1, 15)
+
+
+def test_what_another_decoder_made_is_made_again_and_nothing_else(corpus: Path, tmp_path: Path, lake: Lake) -> None:
+    for index in range(12):
+        (corpus / f"t{index:02d}.txt").write_text(f"word{index} and a few more of them in a sentence. " * 6)
+    assert run(workload(corpus), lake).rows == 15
+    before = ids(lake)
+
+    some = run(workload(corpus, text="{chunk: 32}", only="t0*"), lake)  # as far as a run came that was stopped
+    assert (some.objects, some.skipped, some.replaced) == (10, 0, 10)
+    changed = workload(corpus, text="{chunk: 32, timeout: 50s}")
+    plan = prepare(changed, lake)
+    assert (plan.objects("changed"), plan.objects("done")) == (2, 13)
+    assert plan.reasons == ["text objects: 2 to work on again (another decoder made them)"]
+    rest = execute(plan, lake)
+    assert (rest.skipped, rest.replaced) == (13, 2)
+    undisturbed = Lake(str(tmp_path / "undisturbed"))
+    run(changed, undisturbed)
+    assert ids(lake) == ids(undisturbed)
+    assert len(ids(lake)) > 2 * len(before)
+    assert run(changed, lake).skipped == 15
 
 
 def test_ids_are_the_same_in_every_lake(corpus: Path, tmp_path: Path) -> None:
