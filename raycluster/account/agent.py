@@ -75,8 +75,9 @@ class Agent:
         """
         with self.lock:
             self.slow = 0.0
-            self._look(close=_NOW)
-            self._write()
+            if not self._is_orphan():
+                self._look(close=_NOW)
+                self._write()
         if lake is not None:
             self.lakes.get(lake, {}).pop(run_id or "", None)
             if not self.lakes.get(lake):
@@ -90,6 +91,8 @@ class Agent:
     def _run(self) -> None:
         while not self.over.wait(max(_LOOK_SECONDS, self.cost / _LOOK_SHARE)):
             try:
+                if self._is_orphan():
+                    return
                 with self.lock:
                     end = self.book.open.started // _WINDOW * _WINDOW + _WINDOW
                     is_due = time.time_ns() >= end
@@ -98,6 +101,10 @@ class Agent:
                         self._write()
             except Exception:  # noqa: BLE001 - whatever it is, the next look makes up for it
                 _log.exception("a look failed")
+
+    def _is_orphan(self) -> bool:
+        """Tell whether the node's Ray has died before its agent, whose time is entered as lost from here on."""
+        return os.getppid() != self.raylet
 
     def _look(self, close: int | None = None) -> None:
         """Look at everything, and end the open window at a moment (nanoseconds since 1970) if one is given."""

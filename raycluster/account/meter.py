@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Mapping
 from time import monotonic_ns, process_time_ns, thread_time_ns
@@ -214,7 +215,7 @@ class Meter:
         used = self._used(call) if steps is None or not call.shared else self._stepped(call, steps)
         wall = monotonic_ns() - call.wall
         again = not call.is_first and self.worker.core_worker.get_current_task_attempt_number()
-        outcome = "failed" if failed else "retried" if again else "ok"
+        outcome = _failure() if failed else "retried" if again else "ok"
         words[BEGUN] += 1
         try:
             if call.laps:
@@ -320,6 +321,17 @@ class Meter:
             if slot != slots.LAST:  # keys without end are not kept
                 mine.slots[key] = slot
         return slot
+
+
+def _failure() -> str:
+    """Return the outcome of a call that the exception at hand has ended; SystemExit ends its process too.
+
+    Ray raises it in a worker that it terminates, as when the job's driver has died, and in `exit_actor`, with 0.
+    """
+    error = sys.exc_info()[1]
+    if isinstance(error, SystemExit):
+        return "killed" if error.code else "ok"
+    return "failed"
 
 
 def _shares(weights: Mapping[str, int]) -> list[tuple[str, int, int]]:

@@ -156,6 +156,26 @@ def test_a_failure_makes_all_laps_of_its_call_failed_and_none_of_another(here: M
     assert sums(here, "a", "open") == (0,) * COUNTERS
 
 
+@pytest.mark.parametrize(("code", "outcome"), [(1, "killed"), (0, "ok")])
+def test_a_call_whose_process_is_told_to_end_is_killed(here: Meter, code: int, outcome: str) -> None:
+    call = here.begin()
+    burns.burn(0.05)
+    try:
+        sys.exit(code)
+    except SystemExit:
+        here.end(call, failed=True)
+    assert cpu(here, "task", outcome) == near(0.05)
+
+
+def test_a_second_attempt_at_what_was_never_begun_is_no_repetition(here: Meter, core: Core) -> None:
+    core.attempt = 1
+    call = here.begin()
+    meter.never_begun()
+    here.end(call, failed=False)
+    here.end(here.begin(), failed=False)
+    assert (sums(here, "task", "ok")[CALLS], sums(here, "task", "retried")[CALLS]) == (1, 1)
+
+
 def test_a_thread_of_the_only_call_laps_for_it(here: Meter) -> None:
     call = here.begin()
 
