@@ -334,10 +334,11 @@ def test_run_prints_its_summary_as_one_document(small: Small) -> None:
     summary = small.said.document
     wanted = "run_id dataset version objects rows quarantined skipped seconds cost_usd"
     assert set(wanted.split()) <= set(summary)
-    got = {name: summary[name] for name in ("dataset", "objects", "rows", "quarantined", "skipped", "cost_usd")}
-    assert got == {
-        "dataset": "small", "objects": 10, "rows": 8, "quarantined": 2, "skipped": 0, "cost_usd": None
-    }  # fmt: skip
+    got = {name: summary[name] for name in ("dataset", "objects", "rows", "quarantined", "skipped")}
+    assert got == {"dataset": "small", "objects": 10, "rows": 8, "quarantined": 2, "skipped": 0}
+    bill = call("costs", "--lake", small.lake, "--by", "run", "--only", f"run={summary['run_id']}", "--json").document
+    assert summary["cost_usd"] > 0
+    assert bill["total"]["cost_usd"] == summary["cost_usd"]
     assert summary["codes"] == {"truncated": 1, "empty": 1}
 
 
