@@ -116,7 +116,8 @@ def _plot_bars(axes: Any, chart: Chart) -> None:
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     others, cost = chart.left_out
     rest = f": the {len(chart.bars)} dearest; {others:,} others cost {show_usd(cost)}" if others else ""
-    axes.set_title(f"Costs by {' and '.join(dict.fromkeys([chart.key, 'stage']))}{rest}".replace("$", r"\$"), loc="left", fontweight="bold")
+    keys = " and ".join(dict.fromkeys([chart.key, "stage"]))
+    axes.set_title(f"Costs by {keys}{rest}".replace("$", r"\$"), loc="left", fontweight="bold")
     _label_bars(axes, chart)
     _set_money(axes, max(bottom))
     handles, labels = axes.get_legend_handles_labels()

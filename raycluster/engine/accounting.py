@@ -19,11 +19,13 @@ from raycluster.account.agent import WINDOW_SECONDS, Agent
 from raycluster.account.budget import Guard, Verdict, event, matching, require_within, spent
 from raycluster.account.lost import lost
 from raycluster.account.owners import Owner
-from raycluster.account.settle import cost_of, settle
+from raycluster.account.settle import cost_of, settle, unexplained
 from raycluster.account.terms import Terms
 from raycluster.account.window import Node
 from raycluster.errors import RayclusterError
+from raycluster.lake.events import Event
 from raycluster.lake.lake import Lake
+from raycluster.lake.ledger import line_id
 from raycluster.units import NanoUsd
 
 _NAMESPACE = "raycluster"
@@ -33,6 +35,8 @@ _SETTLE_SECONDS = 60.0  # keeps the inbox small; every window where a budget mus
 _FLUSH_SECONDS = 10.0  # a node that does not answer by then has died, or will write its window when it can
 # Labels of Ray's nodes (`ray start --labels`): the instance type, as the price list names it, and Ray's of its market.
 _TYPE, _MARKET = "raycluster/node-type", "ray.io/market-type"
+
+_UNEXPLAINED_SHARE = 0.01  # of all CPU time
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Account:
         self.labels = {name: value for name in ("team", "project", "environment") if (value := getattr(owner, name))}
         self.agents: dict[str, Any] = {}
         self.nodes: dict[str, Node] = {}
+        self.opened = datetime.now(UTC)
         self.over = threading.Event()
         self.stops: list[Verdict] = []  # budgets that are used up
         self.trouble = ""  # why there is no cost
@@ -71,7 +76,29 @@ class Account:
         self.tender.join(timeout=_FLUSH_SECONDS)
         self._flush()
         owners.end(self.owner)
-        return self._settle()
+        cost = self._settle()
+        if cost is not None:
+            self._look_for_unexplained()
+        return cost
+
+    def _look_for_unexplained(self) -> None:
+        """Raise an alarm where more time than is tolerable has no owner: something on the nodes escapes the meter."""
+        clusters = {node.cluster for node in self.nodes.values()}
+        share = unexplained(self.lake, clusters, since=self.opened)
+        if share <= _UNEXPLAINED_SHARE:
+            return
+        told = f"{share:.1%} of the nodes' CPU time during run {self.owner.run_id} has no process that was seen"
+        _log.warning("%s", told)
+        self.lake.events().put(
+            Event(
+                event_id=line_id("unexplained", self.owner.run_id),
+                at=datetime.now(UTC),
+                kind="unexplained",
+                subject=", ".join(sorted(clusters)),
+                run_id=self.owner.run_id,
+                message=told,
+            )
+        )
 
     def _tend(self) -> None:
         renewed = settled = time.monotonic()
