@@ -41,15 +41,28 @@ def gpus() -> Gpus:
     if nvml is None:
         return Gpus()
     held: dict[int, tuple[float, int]] = {}
-    devices = _devices(nvml)
+    try:
+        devices = _devices(nvml)
+        name = str(nvml.nvmlDeviceGetName(devices[0])) if devices else None
+    except nvml.NVMLError as error:  # a driver that has failed: the node is accounted for without it
+        _log.warning("the GPUs of this node cannot be looked at: %s", error)
+        return Gpus()
     for device in devices:
-        memory = {one.pid: int(one.usedGpuMemory or 0) for one in nvml.nvmlDeviceGetComputeRunningProcesses(device)}
+        memory = _memory(nvml, device)
         weights = {pid: max(1, weight) for pid, weight in _utilisation(nvml, device).items() if pid in memory}
         weights = weights or dict.fromkeys(memory, 1)
         for pid, used in memory.items():
             share, before = held.get(pid, (0.0, 0))
             held[pid] = (share + weights.get(pid, 0) / sum(weights.values()), before + used)
-    return Gpus(len(devices), str(nvml.nvmlDeviceGetName(devices[0])) if devices else None, held)
+    return Gpus(len(devices), name, held)
+
+
+def _memory(nvml: Any, device: Any) -> dict[int, int]:
+    """Return the bytes that each process holds of a device; nothing of one that has failed, or may not be asked."""
+    try:
+        return {one.pid: int(one.usedGpuMemory or 0) for one in nvml.nvmlDeviceGetComputeRunningProcesses(device)}
+    except nvml.NVMLError:
+        return {}
 
 
 def _devices(nvml: Any) -> list[Any]:

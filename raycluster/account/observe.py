@@ -99,6 +99,9 @@ class Observer:
         self.commands: dict[Id, str] = {}
         self.dead: list[tuple[int, Tree]] = []  # whose pid is another process's now
         self.roots: dict[int, int] = {}  # by pid, at the last look
+        self.owed: dict[
+            int, int
+        ] = {}  # by pid, what was counted of its children that have ended, and it did not get yet
         self.reaped: dict[int, int] = {}  # by pid, what it got at the last look of children that had not been counted
         self.is_first = True
 
@@ -177,7 +180,7 @@ class Observer:
         """
         seen: dict[Id, Seen] = {}
         gone = self._gone({one.id for one in scene.processes.values()})
-        self.reaped = {}
+        owed, self.owed, self.reaped = self.owed, {}, {}
         for root, processes in members.items():
             tree = self.trees[root]
             tree.own = tree.born = 0
@@ -186,8 +189,12 @@ class Observer:
                 seen[one.id] = Seen(cpu=one.cpu, reaped=one.reaped, root=root, parent=one.parent)
                 new = max(0, one.cpu - before.cpu)
                 tree.own, tree.born = (new, tree.born) if one.pid == root else (tree.own, tree.born + new)
-                self.reaped[one.pid] = max(0, one.reaped - before.reaped - gone.get(one.pid, 0))
-                tree.born += self.reaped[one.pid]
+                counted = gone.get(one.pid, 0) + (owed.get(one.pid, 0) if one.id in self.seen else 0)
+                if one.reaped > before.reaped:
+                    self.reaped[one.pid] = max(0, one.reaped - before.reaped - counted)
+                    tree.born += self.reaped[one.pid]
+                elif counted:  # it was looked at before it got it, or never waits: then it makes no difference
+                    self.owed[one.pid] = counted
         self.seen = seen
         self.commands = {identity: text for identity, text in self.commands.items() if identity in seen}
 
@@ -296,10 +303,12 @@ class Observer:
 
     def _take_back(self, parent: int, counted: int) -> None:
         """Take what was counted of a process after it had ended from its parent, if that got all of its time too."""
+        if counted <= 0 or parent not in self.roots:
+            return
         part = min(counted, self.reaped.get(parent, 0))
-        if part > 0:
-            self.reaped[parent] -= part
-            self.trees[self.roots[parent]].born -= part
+        self.trees[self.roots[parent]].born -= part
+        self.reaped[parent] = self.reaped.get(parent, 0) - part
+        self.owed[parent] = self.owed.get(parent, 0) + counted - part
 
 
 def _held(processes: list[Process], scene: Scene) -> Amounts:

@@ -5,6 +5,7 @@ A window is priced as a whole, all nodes of its cluster together, and again when
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,6 +21,9 @@ from raycluster.units import NanoUsd
 
 _FILES_AT_ONCE = 500  # some 20,000 lines
 _TRIES = 5  # while others settle the same windows
+_SPANS_AT_ONCE = 50  # in one question to the ledger
+
+Span = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +46,13 @@ def settle(lake: Lake, prices: Prices) -> Settled:
     for start in range(0, len(names := ledger.inbox_names()), _FILES_AT_ONCE):
         part = names[start : start + _FILES_AT_ONCE]
         lines = _versioned(ledger.inbox_lines(part), lake)
+        if not set(part) <= set(ledger.inbox_names()):  # another settler was faster: it may know better by now
+            part = [name for name in part if name in ledger.inbox_names()]
+            lines = _versioned(ledger.inbox_lines(part), lake)
         ledger.put_usage(lines)
         touched = windows(lines)
-        _price(ledger, touched, prices)
+        if not _price(ledger, touched, prices):  # others go on adding to these windows: later
+            continue
         ledger.clear(part)
         done = Settled(
             files=done.files + len(part), lines=done.lines + lines.num_rows, windows=done.windows + len(touched)
@@ -55,6 +63,16 @@ def settle(lake: Lake, prices: Prices) -> Settled:
 def lines_of(lake: Lake, run_id: str) -> pa.Table:
     """Return a run's lines of cost, as far as they are settled."""
     return pa.Table.from_batches(lake.ledger().costs(f"run_id = {quoted(run_id)}"), COSTS)
+
+
+def unexplained(lake: Lake, clusters: Iterable[str], *, since: datetime) -> float:
+    """Return the share of all CPU time since a moment that the kernel counted and no process showed."""
+    where = f"cluster IN ({', '.join(map(quoted, clusters))}) AND ended_at > timestamp '{since:%Y-%m-%d %H:%M:%S.%f}'"
+    whole = unseen = 0.0
+    for batch in lake.ledger().usage(where, columns=["kind", "cpu_seconds"]):
+        whole += pc.sum(batch.column("cpu_seconds")).as_py() or 0.0
+        unseen += pc.sum(batch.filter(pc.equal(batch.column("kind"), "unexplained"))["cpu_seconds"]).as_py() or 0.0
+    return unseen / whole if whole else 0.0
 
 
 def cost_of(lake: Lake, run_id: str) -> NanoUsd:
@@ -71,23 +89,49 @@ def _versioned(lines: pa.Table, lake: Lake) -> pa.Table:
     return lines.set_column(USAGE.get_field_index("version"), USAGE.field("version"), version)
 
 
-def _price(ledger: Ledger, touched: list[Window], prices: Prices) -> None:
-    """Price windows as they stand in the ledger; once more if another settler has added to it meanwhile."""
+def _price(ledger: Ledger, touched: list[Window], prices: Prices) -> bool:
+    """Price windows as they stand in the ledger, and again while other settlers add to it; tell if none does."""
     for _ in range(_TRIES):
         before = ledger.version()
         for cluster in {window.cluster for window in touched}:
-            own = [window for window in touched if window.cluster == cluster]
-            where = _between(cluster, min(one.started_at for one in own), max(one.ended_at for one in own))
+            where = _within(cluster, _spans(ledger, [window for window in touched if window.cluster == cluster]))
             usage = pa.Table.from_batches(ledger.usage(where), USAGE)
             known = pa.Table.from_batches(ledger.costs(where), COSTS)  # whatever the prices: a window is paid once
             made = price(usage, prices)
             ledger.put_costs(made)
             ledger.remove_costs(gone(known, made))
         if ledger.version() == before:
-            return
+            return True
+    return False
 
 
-def _between(cluster: str, started: datetime, ended: datetime) -> str:
-    """Return an SQL condition on lines whose window has some of this time in it."""
-    first, last = (f"timestamp '{moment:%Y-%m-%d %H:%M:%S.%f}'" for moment in (started, ended))
-    return f"cluster = {quoted(cluster)} AND started_at < {last} AND ended_at > {first}"
+def _spans(ledger: Ledger, own: list[Window]) -> list[Span]:
+    """Return the times in which windows are to be priced: these, and those of other nodes that overlap them."""
+    spans: list[Span] = []
+    more = _merged([(one.started_at, one.ended_at) for one in own])
+    while more != spans:
+        spans = more
+        found = ledger.usage(_within(own[0].cluster, spans), columns=["started_at", "ended_at"])
+        there = {span for batch in found for span in zip(*(column.to_pylist() for column in batch), strict=True)}
+        more = _merged([*spans, *there])
+    return spans
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    """Join spans of time that overlap or touch; all where there are too many to ask for one by one."""
+    merged: list[Span] = []
+    for started, ended in sorted(spans):
+        if merged and started <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(ended, merged[-1][1])
+        else:
+            merged.append((started, ended))
+    return merged if len(merged) <= _SPANS_AT_ONCE else [(merged[0][0], merged[-1][1])]
+
+
+def _within(cluster: str, spans: list[Span]) -> str:
+    """Return an SQL condition on lines whose window has some of these times in it."""
+    parts = []
+    for span in spans:
+        started, ended = (f"timestamp '{moment:%Y-%m-%d %H:%M:%S.%f}'" for moment in span)
+        parts.append(f"(started_at < {ended} AND ended_at > {started})")
+    return f"cluster = {quoted(cluster)} AND ({' OR '.join(parts)})"

@@ -4,13 +4,15 @@ A line's id is a digest of what it is about (a node, a window of time, an owner,
 again replaces itself: a node agent that was started anew, or a ledger that is settled twice, bills nothing twice.
 
 Agents do not write to the tables, where a thousand of them would wait for each other's commits: each lays its windows
-into the lake's inbox, one file a window, whose name makes a second writing the same as the first. Whoever settles the
-ledger moves them into `_usage` and removes them. A file that outlives its settler is moved once more, to no effect.
+into the lake's inbox, one file for each time that a window is told: what is told again lies beside what was told
+before, so that who removes the one, having read it, cannot remove the other, unread. Whoever settles the ledger moves
+them into `_usage` and removes them. A file that outlives its settler is moved once more, to no effect.
 """
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,6 +21,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from raycluster.errors import LakeError
 from raycluster.lake import store
 from raycluster.lake.columns import PRIMARY_KEY
 from raycluster.lake.register import Register
@@ -106,6 +109,16 @@ def line_id(*parts: Any) -> str:
     return sha256("\x1f".join("" if part is None else str(part) for part in parts).encode()).hexdigest()[:32]
 
 
+def _usage_in(path: Path, name: str) -> pa.Table:
+    try:
+        with pa.OSFile(str(path)) as file:
+            return pa.ipc.open_file(file).read_all().select(USAGE.names).cast(USAGE)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, ValueError) as error:
+        raise LakeError(
+            f"{name} holds no usage: {error}", fix="remove it, if no node of this version wrote it"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Ledger:
     """The two tables and the inbox of a lake at `uri`."""
@@ -137,27 +150,35 @@ class Ledger:
         return store.version(self._usage.uri)
 
     def drop(self, lines: pa.Table, name: str) -> None:
-        """Lay a table of usage into the inbox, under a name that says what is in it."""
+        """Lay a table of usage into the inbox, under a name that says when, and what is in it."""
         with tempfile.TemporaryDirectory(prefix="raycluster-") as folder:
             path = Path(folder) / "lines.arrow"
             with pa.ipc.new_file(path, lines.schema) as writer:
                 writer.write_table(lines)
             with store.explained(self.inbox, "write to"):
-                store.upload(self.inbox, path, f"{name}.arrow")
+                store.upload(self.inbox, path, f"{time.time_ns()}-{name}.arrow")
 
     def inbox_names(self) -> list[str]:
-        """Return what waits in the inbox, oldest name first."""
+        """Return what waits in the inbox, what was told first first."""
         return sorted(name for name in store.files(self.inbox) if name.endswith(".arrow"))
 
     def inbox_lines(self, names: Sequence[str]) -> pa.Table:
-        """Return the lines of these files of the inbox; one that another settler has just removed has none."""
+        """Return the lines of these files of the inbox, of one that is told several times as it was told last.
+
+        A file that another settler has just removed has none.
+
+        Raises:
+            LakeError: a file that holds no usage.
+        """
         tables = []
         with tempfile.TemporaryDirectory(prefix="raycluster-") as folder:
-            for name in names:
+            for name in sorted(names):
                 path = Path(folder) / "lines.arrow"
                 if store.download(self.inbox, name, path):
-                    tables.append(pa.ipc.open_file(path).read_all())
-        return pa.concat_tables(tables) if tables else USAGE.empty_table()
+                    tables.append(_usage_in(path, f"{self.inbox}/{name}"))
+        lines = pa.concat_tables(tables) if tables else USAGE.empty_table()
+        last = {key: place for place, key in enumerate(lines["id"].to_pylist())}
+        return lines if len(last) == lines.num_rows else lines.take(pa.array(sorted(last.values()), pa.int64()))
 
     def clear(self, names: Sequence[str]) -> None:
         """Remove files of the inbox whose lines are in `_usage`."""

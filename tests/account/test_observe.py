@@ -56,6 +56,7 @@ class Machine:
     since: float = 0.0  # accounting begins with the machine, unless a test says otherwise
     done: int = 0  # CPU of all processes there ever were
     new: int = 0
+    last: dict[int, Process] = field(default_factory=dict)
 
     def start(self, pid: int, parent: int, command: str, *, tape: Tape | None = None) -> None:
         ticks = round(self.uptime * 100) + pid % 7
@@ -107,12 +108,18 @@ class Machine:
     def monotonic(self) -> int:
         return round(self.uptime * 1e9)
 
-    def look(self, *, seconds: float = 1.0, close: bool = False) -> Window:
+    def look(self, *, seconds: float = 1.0, close: bool = False, calm: bool = False) -> Window:
+        """Look at everything; if `calm`, at strangers as they were at the last look."""
         self.uptime += seconds
         at = round(self.uptime * 1000) * 10**6
+        before = self.last if calm else {}
+        self.last = {
+            pid: before[pid] if pid in before and self.observer.is_stranger(one) else one
+            for pid, one in self.processes.items()
+        }
         window = Window(started=at - round(seconds * 1000) * 10**6, ended=at)
         scene = Scene(
-            processes=dict(self.processes),
+            processes=self.last,
             raylet=RAYLET,
             session="session_1",
             node="n",
@@ -378,6 +385,45 @@ def test_a_child_that_nobody_waits_for_takes_nothing_from_others(machine: Machin
     assert machine.cpu(stage="map") == 1050
 
 
+def test_a_stranger_that_is_not_looked_at_each_time_gets_its_childs_time_once(machine: Machine) -> None:
+    machine.start(300, INIT, "make")
+    machine.start(301, 300, "cc")
+    machine.look()
+    machine.work(301, 1000)
+    machine.look()
+    machine.work(301, 10)
+    machine.die(301, waited=True)
+    machine.look(calm=True)
+    machine.look(calm=True)
+    machine.look()
+    assert machine.cpu(kind="other") == 1010
+    machine.start(302, 300, "ld")
+    machine.work(302, 7)
+    machine.die(302, waited=True)
+    machine.look()
+    assert machine.cpu(kind="other") == machine.cpu() == 1017
+
+
+def test_a_parent_that_was_looked_at_before_it_waited(machine: Machine) -> None:
+    machine.worker(200)
+    machine.begin(200, "map")
+    machine.start(300, 200, "child", tape=Tape())
+    machine.begin(300, "decode")
+    machine.work(300, 100)
+    machine.look()
+    parent = machine.processes[200]
+    machine.work(300, 5)
+    machine.end(300)
+    machine.die(300, waited=True)
+    after, machine.processes[200] = machine.processes[200], parent
+    machine.look()
+    machine.processes[200] = after
+    machine.look()
+    assert machine.cpu(stage="decode", outcome="ok") == 105
+    assert machine.cpu() == 105
+    assert machine.observer.owed == {}
+
+
 def test_a_metered_child_is_told_apart_and_counted_once(machine: Machine) -> None:
     machine.jobs["1"] = job()
     machine.worker(200, job="1")
@@ -497,7 +543,7 @@ def test_what_is_kept_is_of_the_living(machine: Machine) -> None:
 
 
 def sizes(observer: Observer) -> list[int]:
-    return [len(held) for held in (observer.seen, observer.trees, observer.commands, observer.dead)]
+    return [len(held) for held in (observer.seen, observer.trees, observer.commands, observer.dead, observer.roots)]
 
 
 def test_owner_words_of_a_tape_that_are_not_the_ledgers_are_left_out(machine: Machine) -> None:
@@ -519,7 +565,9 @@ def test_background_is_named_after_the_only_actor_that_a_process_is() -> None:
 
 ACTS = st.lists(
     st.tuples(
-        st.sampled_from(["work", "work", "begin", "end", "fail", "worker", "child", "die", "look", "close", "job"]),
+        st.sampled_from(
+            ["work", "work", "begin", "end", "fail", "worker", "child", "die", "look", "calm", "close", "job"]
+        ),
         st.integers(0, 9),
         st.integers(1, 1000),
     ),
@@ -541,7 +589,7 @@ def test_every_nanosecond_that_was_seen_is_on_one_line(
         machine.done = 0
         for act, which, amount in acts:
             play(machine, act, which, amount, waits=waits)
-            if act in ("look", "close"):
+            if act in ("look", "close", "calm"):
                 total = sum(machine.lines().values())
                 assert total == machine.new
                 assert seen(machine) <= total <= machine.done
@@ -580,7 +628,7 @@ def play(machine: Machine, act: str, which: int, amount: int, *, waits: bool) ->
         machine.start(pid, parents[amount % len(parents)], "child")
     elif act == "die" and there:
         machine.die(pid, waited=waits)
-    elif act in ("look", "close"):
-        machine.look(seconds=amount / 100, close=act == "close")
+    elif act in ("look", "close", "calm"):
+        machine.look(seconds=amount / 100, close=act == "close", calm=act == "calm")
     elif act == "job":
         machine.jobs["1"] = job(started=machine.processes[DRIVER].started)
