@@ -74,6 +74,11 @@ class Plan:
         """Return how many objects the source lists."""
         return sum(self.objects(state) for state in ("new", "changed", "done"))
 
+    @property
+    def size_bytes(self) -> int:
+        """Return the bytes of the objects to do."""
+        return int(pc.sum(self.todo["size"]).as_py() or 0)
+
     def objects(self, state: State) -> int:
         """Return how many objects are in a state."""
         return sum(count.objects for count in self.counts[state].values())

@@ -68,7 +68,7 @@ def plan(file: str, lake: str, address: str | None, as_json: bool, **asked: str 
     """Say what would be read, skipped and produced, where, and for about how much; change nothing."""
     from raycluster.declare.workload import load_workload
     from raycluster.engine.prepare import prepare
-    from raycluster.engine.run import look_ahead, require_not_undone
+    from raycluster.engine.permit import look_ahead, require_not_undone
 
     place, terms = open_lake(lake), _terms(asked)
     made = prepare(load_workload(file), place, address=address, peeks=True)

@@ -17,10 +17,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
-
-from raycluster.account.budget import event, require_within
-from raycluster.account.outlook import Outlook, Work, outlook
 from raycluster.account.owners import owner_of
 from raycluster.account.settle import lines_of
 from raycluster.account.telemetry import is_wanted, report
@@ -30,11 +26,12 @@ from raycluster.engine.backfill import Verdict, adopted, backfill, judge, others
 from raycluster.engine.cluster import connect
 from raycluster.engine.landing import Landing
 from raycluster.engine.line import Job
-from raycluster.engine.pipeline import messages, require_no_checkpoints
+from raycluster.engine.permit import require_permitted
+from raycluster.engine.pipeline import messages
 from raycluster.engine.prepare import declaration_digest, schema_of
 from raycluster.engine.progress import Pace, Progress
 from raycluster.engine.summary import Snapshot, Summary
-from raycluster.errors import InvalidUse, OverBudget, RayclusterError, RunFailed
+from raycluster.errors import OverBudget, RayclusterError, RunFailed
 from raycluster.lake import rollback
 from raycluster.lake.generation import Filled
 from raycluster.lake.index import build
@@ -73,18 +70,7 @@ def execute(
         OverBudget: a budget is used up. What is finished is kept, and running again goes on from there.
         RunFailed: too many bad rows, or the sums do not add up; `live` has not moved.
     """
-    plan.require_placeable()
-    if plan.todo.num_rows or plan.fill:
-        require_no_checkpoints()
-        if "redo" not in terms.allow:
-            require_not_undone(plan, lake)
-        if terms.budgets and "over_budget" not in terms.allow:
-            _require_within_budgets(plan, lake, terms)
-    if "prune" in terms.allow and not plan.listed:
-        raise InvalidUse(
-            "the source lists nothing, so --prune would remove all that this workload ever brought",
-            fix="check that the source is there (a mount, a bucket); to remove a dataset, delete its folder",
-        )
+    require_permitted(plan, lake, terms)
     run = _Run(plan, lake, terms)
     run.begin()
     try:
@@ -104,42 +90,6 @@ def execute(
         run.fail(error)
         raise
     return run.summary
-
-
-def _require_within_budgets(plan: Plan, lake: Lake, terms: Terms) -> None:
-    """Refuse to begin what a budget would stop, and enter that."""
-    verdicts = look_ahead(plan, lake, terms).verdicts
-    now = datetime.now(UTC)
-    lake.events().put(*(event(verdict, at=now) for verdict in verdicts if verdict.level != "ok"))
-    require_within(verdicts)
-
-
-def look_ahead(plan: Plan, lake: Lake, terms: Terms) -> Outlook:
-    """Say what a plan will cost, and how the budgets would stand."""
-    todo = plan.todo.num_rows
-    work = Work(
-        workload=plan.workload.name,
-        labels=plan.workload.labels,
-        objects=todo,
-        size_bytes=_size_bytes(plan),
-        declaration=declaration_digest(plan.workload),
-    )
-    return outlook(lake, work, terms)
-
-
-def _size_bytes(plan: Plan) -> int:
-    return pc.sum(plan.todo["size"]).as_py() or 0
-
-
-def require_not_undone(plan: Plan, lake: Lake) -> None:
-    """Refuse to do again what was rolled back.
-
-    Raises:
-        RolledBack: as `rollback.require_not_undone`.
-    """
-    workload = plan.workload
-    declared = declaration_digest(workload)
-    rollback.require_not_undone(lake, workload.sink.dataset, workload=workload.name, declaration=declared)
 
 
 @contextmanager
@@ -179,7 +129,7 @@ class _Run:
             dataset=self.table.name,
             objects=plan.listed,
             skipped=plan.objects("done"),
-            size_bytes=_size_bytes(plan),
+            size_bytes=plan.size_bytes,
             declaration=declaration_digest(plan.workload),
         )
         self.landing = Landing(plan, lake, self.summary)
