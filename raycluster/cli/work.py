@@ -67,8 +67,8 @@ def schema(kind: str, as_json: bool) -> None:
 def plan(file: str, lake: str, address: str | None, as_json: bool, **asked: str | None) -> int:
     """Say what would be read, skipped and produced, where, and for about how much; change nothing."""
     from raycluster.declare.workload import load_workload
-    from raycluster.engine.prepare import prepare
     from raycluster.engine.permit import look_ahead, require_not_undone
+    from raycluster.engine.prepare import prepare
 
     place, terms = open_lake(lake), _terms(asked)
     made = prepare(load_workload(file), place, address=address, peeks=True)

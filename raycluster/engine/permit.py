@@ -1,6 +1,6 @@
 """A plan and its terms become leave to begin, or a refusal that says what to do; nothing is written before it.
 
-What a run may not do by itself: what cannot be placed, what was rolled back, what no budget covers, what would lose rows.
+What no run does by itself: what cannot be placed, what was rolled back, what no budget covers, what would lose rows.
 """
 
 from __future__ import annotations
