@@ -164,6 +164,8 @@ class Observer:
         command = self.commands[process.id]
         if process.pid in (scene.raylet, scene.own):
             return "system"
+        if process.parent != scene.raylet and command.partition(" ")[0].endswith("/raylet"):
+            return "other"  # another node's, on the same machine, with all that it has started
         if process.parent == scene.raylet and _is_worker(command):
             return "system" if command.startswith(_DAEMONS) else "worker"
         above = self.trees.get(process.parent)
@@ -275,8 +277,9 @@ class Observer:
         if owner != NOBODY:
             tree.owner = owner
         for part in {**now, **tree.levels}:
-            change = {n: a for n, a in difference(now.get(part, {}), tree.levels.get(part, {})).items() if a}
-            if change:
+            amounts, before = now.get(part, {}), tree.levels.get(part, {})
+            if amounts != before:
+                change = {name: amount for name, amount in difference(amounts, before).items() if amount}
                 window.add(_line(part, tree.owner), change)
         tree.levels = now
         return new
@@ -354,6 +357,8 @@ def _sum(*several: Levels) -> Levels:
 
 
 def _since(before: Levels, whole: Levels) -> Levels:
+    if not before:
+        return whole
     return {part: difference(whole.get(part, {}), before.get(part, {})) for part in {**whole, **before}}
 
 

@@ -503,6 +503,18 @@ def test_a_worker_without_a_meter_goes_by_its_title_until_its_tape_is_there(mach
         assert all(sums.get("cpu", 0) >= 0 for sums in window.lines.values())
 
 
+def test_another_node_on_the_same_machine_is_none_of_this_ones_system(machine: Machine) -> None:
+    machine.look()
+    machine.start(300, INIT, "/ray/core/src/ray/raylet/raylet --session-name=session_1")
+    machine.start(301, 300, "ray::IDLE")
+    machine.look()
+    machine.work(300, SECOND)
+    machine.work(301, SECOND)
+    machine.look()
+    assert machine.cpu(kind="other") == 2 * SECOND
+    assert machine.cpu(kind="system") == 0
+
+
 def test_parents_in_a_circle_are_no_trap(machine: Machine) -> None:
     """A listing is no snapshot: a pid may come again, as its own grandchild's child, while it is made."""
     machine.start(300, 301, "a")
