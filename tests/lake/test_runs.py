@@ -80,3 +80,15 @@ def test_runs_that_start_at_once(lake):
     assert [(one.run_id, one.status) for one in lake.runs().recent()] == [
         (f"20260101-{number:04d}", "done") for number in reversed(range(8))
     ]
+
+
+def test_several_runs_are_those_that_there_are(place):
+    runs = place.runs()
+    assert runs.several([]) == []
+    assert runs.several(["it's"]) == []
+    for number in range(3):
+        runs.put(run(number, status="done", version=number))
+    found = runs.several([run(2).run_id, "none", run(0).run_id, run(2).run_id, "it's"])
+    assert sorted((one.run_id, one.version) for one in found) == [(run(0).run_id, 0), (run(2).run_id, 2)]
+    many = [f"x{number}" for number in range(2500)]
+    assert [one.version for one in runs.several([*many, run(1).run_id])] == [1]
