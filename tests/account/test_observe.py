@@ -578,12 +578,13 @@ def test_background_is_named_after_the_only_actor_that_a_process_is() -> None:
 ACTS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["work", "work", "begin", "end", "fail", "worker", "child", "die", "look", "calm", "close", "job"]
+            ["work", "work", "begin", "end", "fail", "worker", "child", "die", "look", "look", "calm", "close", "job"]
         ),
-        st.integers(0, 9),
+        st.integers(0, 3),
         st.integers(1, 1000),
     ),
-    max_size=60,
+    min_size=30,
+    max_size=80,
 )
 
 
