@@ -87,9 +87,7 @@ def end(owner: Owner) -> None:
 
 def jobs() -> dict[str, Job]:
     """Return every job of this cluster that has worked for an owner, by its id in hex."""
-    from ray.experimental import internal_kv
-
-    keys = internal_kv._internal_kv_list(b"job:", namespace=_NAMESPACE)
+    keys = _store()._internal_kv_list(b"job:", namespace=_NAMESPACE)
     found = {key.decode().removeprefix("job:"): _get(key) for key in keys}
     return {name: job for name, job in found.items() if job is not None}
 
@@ -113,9 +111,7 @@ def _mine() -> tuple[bytes, Job]:
 
 
 def _get(key: bytes) -> Job | None:
-    from ray.experimental import internal_kv
-
-    text = internal_kv._internal_kv_get(key, namespace=_NAMESPACE)
+    text = _store()._internal_kv_get(key, namespace=_NAMESPACE)
     if text is None:
         return None
     entry: dict[str, Any] = json.loads(text)
@@ -124,6 +120,19 @@ def _get(key: bytes) -> Job | None:
 
 
 def _put(key: bytes, job: Job) -> None:
+    _store()._internal_kv_put(key, json.dumps(asdict(job)), overwrite=True, namespace=_NAMESPACE)
+
+
+def _store() -> Any:
+    """Return Ray's own module of functions on the key-value store, connected.
+
+    `ray.cluster_utils.Cluster.shutdown` disconnects it, though the process may be a driver of another cluster (2.60).
+    """
+    from ray._private import worker
     from ray.experimental import internal_kv
 
-    internal_kv._internal_kv_put(key, json.dumps(asdict(job)), overwrite=True, namespace=_NAMESPACE)
+    store: Any = internal_kv
+    driver: Any = worker.global_worker
+    if not store._internal_kv_initialized():
+        store._initialize_internal_kv(driver.gcs_client)
+    return store
