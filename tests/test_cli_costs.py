@@ -118,8 +118,16 @@ def test_units(place: Path) -> None:
 def test_a_long_bill_is_cut_for_people_and_its_total_is_whole(tmp_path: Path) -> None:
     ledger(tmp_path, *(line(stage=f"s{number:03d}", nanousd=10**6) for number in range(75)))
     said = lines_of(call(tmp_path, "--by", "stage"))
-    assert ["and", "15", "more"] in said
+    assert ["15", "smaller", "$0.0150", "20.0%"] in said
     assert said[-3][:2] == ["total", "$0.0750"]
+
+
+def test_lines_of_next_to_nothing_are_folded_for_people(tmp_path: Path) -> None:
+    costs = [10**9] * 12 + [10**5] * 8
+    ledger(tmp_path, *(line(stage=f"s{number:03d}", nanousd=cost) for number, cost in enumerate(costs)))
+    said = lines_of(call(tmp_path, "--by", "stage"))
+    assert ["8", "smaller", "$0.000800", "0.0%"] in said
+    assert len(json.loads(call(tmp_path, "--by", "stage", "--json").stdout)["lines"]) == 20
 
 
 def test_every_key_is_in_the_help_and_can_be_asked_for(place: Path) -> None:

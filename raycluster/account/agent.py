@@ -44,6 +44,7 @@ class Agent:
         self.tapes = tapes()
         self.saved = self.tapes.parent / f"agent-{node.node}"
         self.lakes: dict[str, dict[str, float]] = {}  # uri -> run -> until when (monotonic)
+        self.since: dict[str, int] = {}  # uri -> start of the first window that it gets
         self.unsent: dict[str, list[Any]] = {}  # uri -> windows that could not be written
         self.is_alone = is_alone(self.raylet)
         if self.is_alone and self.node.node_cpus < cores():
@@ -65,6 +66,8 @@ class Agent:
 
     def account(self, lake: str, run_id: str) -> None:
         """Lay windows into this lake too, until the run is over or has not said so for ten minutes."""
+        if lake not in self.lakes:
+            self.since[lake] = self.book.open.started  # corrections of what was before are not its business
         self.lakes.setdefault(lake, {})[run_id] = time.monotonic() + _LEASE_SECONDS
         self.slow = 0.0  # there is a new owner to be known
 
@@ -133,7 +136,7 @@ class Agent:
             seconds=min(uptime - self.seen_until, WINDOW_SECONDS),
             counts_others=self.is_alone,
         )
-        look = Window(started=self.looked, ended=_micro(scene.at))
+        look = Window(started=self.looked, ended=max(self.looked, _micro(scene.at)))  # clocks are set back, too
         new = self.observer.look(scene, look)
         if self.busy is not None and self.is_alone:
             self.unseen += busy - self.busy - new
@@ -157,7 +160,8 @@ class Agent:
             news.append((window.started, self.book.table(window)))
             window.is_told = True
         for lake in {*self.lakes, *self.unsent}:
-            waiting = [*self.unsent.pop(lake, []), *(news if lake in self.lakes else [])]
+            fresh = [one for one in news if one[0] >= self.since[lake]] if lake in self.lakes else []
+            waiting = [*self.unsent.pop(lake, []), *fresh]
             failed = [one for one in waiting if not self._drop(lake, *one)]
             if failed:
                 self.unsent[lake] = failed[-1000:]
@@ -172,7 +176,7 @@ class Agent:
         return True
 
     def _save(self) -> None:
-        state = pickle.dumps((self.observer, self.book, self.seen_until, self.lakes, self.unsent))
+        state = pickle.dumps((self.observer, self.book, self.seen_until, self.lakes, self.since, self.unsent))
         fresh = self.saved.with_suffix(".new")
         fresh.write_bytes(state)
         fresh.replace(self.saved)
@@ -181,12 +185,12 @@ class Agent:
         """Go on from what a predecessor has saved, or begin: with the start of the node's Ray, if that was just now."""
         uptime = proc.uptime()
         try:
-            observer, book, seen_until, lakes, unsent = pickle.loads(self.saved.read_bytes())
-        except (OSError, pickle.PickleError, EOFError, AttributeError):
+            observer, book, seen_until, lakes, since, unsent = pickle.loads(self.saved.read_bytes())
+        except Exception:  # noqa: BLE001 - none, half of one, or of another version, which fails in any way
             age = uptime - _beginning(self.raylet, self.node.cluster)
             age = age if 0 < age < _YOUNG_SECONDS else 0.0
             return Observer(), Book(self.node, started=_micro(time.time() - age)), uptime - age
-        self.lakes, self.unsent = lakes, unsent
+        self.lakes, self.since, self.unsent = lakes, since, unsent
         return observer, book, seen_until
 
 
