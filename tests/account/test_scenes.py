@@ -17,17 +17,12 @@ from urllib.request import urlopen
 import furnaces
 import pytest
 import ray
+from fires import told
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Page = Any  # conftest.Page
 Lines = list[dict[str, Any]]
-
-
-def told(shape: str, truth: float, measured: float) -> float:
-    """Print a line of the table that stands in the documentation, and return what was measured."""
-    print(f"\nTRUTH | {shape} | {truth:.3f} | {measured:.3f} |")
-    return measured
 
 
 def cpu(lines: Lines, word: str = "", **wanted: Any) -> float:
