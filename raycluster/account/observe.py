@@ -99,9 +99,7 @@ class Observer:
         self.commands: dict[Id, str] = {}
         self.dead: list[tuple[int, Tree]] = []  # whose pid is another process's now
         self.roots: dict[int, int] = {}  # by pid, at the last look
-        self.owed: dict[
-            int, int
-        ] = {}  # by pid, what was counted of its children that have ended, and it did not get yet
+        self.owed: dict[int, int] = {}  # by pid, what was counted of its ended children, and it did not get yet
         self.reaped: dict[int, int] = {}  # by pid, what it got at the last look of children that had not been counted
         self.is_first = True
 
