@@ -55,6 +55,7 @@ def show_plan(plan: Plan, problems: Sequence[str], ahead: Outlook, *, as_json: b
         out.print(f"\n{reason}", markup=False)
     if not plan.todo.num_rows and not plan.fill:
         out.print("\nnothing to do: every object is already in the dataset or in quarantine")
+        return
     if ahead.prediction is None:
         out.print(f"\ncost: not known beforehand: {ahead.why}", style="dim", markup=False)
     else:
