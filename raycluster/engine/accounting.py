@@ -134,7 +134,8 @@ class Account:
         import ray
 
         waiting = [agent.flush.remote(self.lake.uri, self.owner.run_id) for agent in self.agents.values()]
-        ray.wait(waiting, num_returns=len(waiting), timeout=_FLUSH_SECONDS)
+        if waiting:
+            ray.wait(waiting, num_returns=len(waiting), timeout=_FLUSH_SECONDS)
 
     def _settle(self) -> NanoUsd | None:
         """Bring the ledger up to date, look at the budgets, and return the cost so far."""
