@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from raycluster import terminal
+from raycluster.account.forecast import Prediction
 from raycluster.account.outlook import Outlook
 from raycluster.declare.workload import parse_workload
 from raycluster.engine.cluster import here
@@ -63,6 +64,20 @@ def test_a_plan_says_which_columns_it_computes_for_old_rows(capsys: pytest.Captu
     assert said in shown
     assert "nothing to do" not in shown
     assert terminal.plan_document(plan)["columns"] == [said]
+
+
+def test_a_plan_says_what_it_will_cost_and_how_sure_that_is(capsys: pytest.CaptureFixture[str]) -> None:
+    fill = Generation(workload="w", columns=pa.schema([("minilm", pa.string())]), makers=(), reasons=("new encoder",))
+    plan = replace(make_plan(parse_workload(WORKLOAD), here(), listed=[], known=[]), fill=fill)
+    sure = Prediction(nanousd=2_000_000, low=1_000_000, high=4_000_000, runs=3, notes=("no run was like this one",))
+    ahead = Outlook(prediction=sure, why="", verdicts=())
+    terminal.show_plan(plan, [], ahead, as_json=False)
+    said = capsys.readouterr().out
+    assert "cost: about $0.00200 ($0.00100 to $0.00400 in 80 % of cases, from 3 earlier runs)" in said
+    assert "no run was like this one" in said
+    terminal.show_plan(plan, [], ahead, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["cost_usd"], document["cost_interval"]["high"]) == (0.002, 0.004)
 
 
 # --- progress --------------------------------------------------------------------------------------------------------
