@@ -18,7 +18,7 @@ from raycluster.errors import OverBudget
 from raycluster.lake.events import Event
 from raycluster.lake.lake import Lake
 from raycluster.lake.ledger import line_id
-from raycluster.lake.sql import quoted
+from raycluster.lake.sql import instant, quoted
 from raycluster.units import NanoUsd, show_usd
 
 Level = Literal["ok", "warn", "stop"]
@@ -78,7 +78,7 @@ def spent(lake: Lake, budget: Budget, at: datetime, *, besides: str | None = Non
     if window is None:
         return 0
     wanted = [f"{name} = {quoted(value)}" for name, value in budget.owner.labels.items()]
-    since, until = (f"timestamp '{end.isoformat()}'" for end in window)
+    since, until = map(instant, window)
     wanted += [f"started_at >= {since}", f"started_at < {until}"]
     if besides is not None:
         wanted.append(f"(run_id IS NULL OR run_id <> {quoted(besides)})")

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from raycluster.errors import InvalidUse
 from raycluster.lake.ledger import COSTS
-from raycluster.lake.sql import quoted
+from raycluster.lake.sql import instant, quoted
 from raycluster.stage import unknown
 
 # What lines may be grouped and chosen by -> the column that holds it.
@@ -69,7 +69,7 @@ class Question:
     def when(self) -> str | None:
         """Return the SQL condition on time, of `_usage` and `_costs` alike; None: any time."""
         ends = [(">=", self.since), ("<", self.until)]
-        said = [f"started_at {sign} {moment_sql(moment)}" for sign, moment in ends if moment]
+        said = [f"started_at {sign} {instant(moment)}" for sign, moment in ends if moment]
         for key in MOMENTS.keys() & self.only.keys():
             spans = (period(key, str(value)) for value in self.only[key])
             inside = (Question(since=start, until=stop).when for start, stop in spans)
@@ -186,11 +186,6 @@ def _value(key: str, text: str) -> str | int | None:
     if not text.isdecimal():
         raise InvalidUse(f"version {text!r} is not a number", fix="raycluster datasets NAME lists a dataset's versions")
     return int(text)
-
-
-def moment_sql(moment: datetime) -> str:
-    """Return a moment as SQL writes it, in UTC."""
-    return f"timestamp '{moment.astimezone(UTC).isoformat(sep=' ')}'"
 
 
 def period(key: str, text: str) -> Span:

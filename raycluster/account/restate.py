@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raycluster.account.price import price
-from raycluster.account.question import Question, moment_sql
+from raycluster.account.question import Question
 from raycluster.account.scratch import Scratch
 from raycluster.declare.prices import Prices
 from raycluster.lake.ledger import USAGE, Ledger
+from raycluster.lake.sql import instant
 
 _PRICED_LINES = 65_536  # at once, or windows that overlap where they have more: a thousand nodes write about 50,000
 
@@ -24,8 +25,8 @@ _PRICED_LINES = 65_536  # at once, or windows that overlap where they have more:
 def restated(ledger: Ledger, prices: Prices, question: Question) -> Iterator[pa.Table]:
     """Yield what usage costs under `prices`: tables of schema COSTS, of all windows that a question may be about."""
     first, last = _ends(ledger, question)
-    ends = [f"started_at >= {moment_sql(first)}"] if first else []
-    ends += [f"started_at < {moment_sql(last)}"] if last else []
+    ends = [f"started_at >= {instant(first)}"] if first else []
+    ends += [f"started_at < {instant(last)}"] if last else []
     with Scratch() as scratch:
         scratch.fill({"used": "FROM part"}, ledger.usage(" AND ".join(ends) or None), USAGE)
         for whole in windows(scratch.batches("FROM used ORDER BY started_at, ended_at")):
@@ -67,7 +68,7 @@ def _ends(ledger: Ledger, question: Question) -> tuple[datetime | None, datetime
 
 
 def _across(moment: datetime) -> str:
-    return f"started_at < {moment_sql(moment)} AND ended_at > {moment_sql(moment)}"
+    return f"started_at < {instant(moment)} AND ended_at > {instant(moment)}"
 
 
 def _most(ledger: Ledger, where: str, end: tuple[str, str]) -> datetime | None:

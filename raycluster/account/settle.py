@@ -16,7 +16,7 @@ from raycluster.account.price import Window, gone, price, windows
 from raycluster.declare.prices import Prices
 from raycluster.lake.lake import Lake
 from raycluster.lake.ledger import COSTS, USAGE, Ledger
-from raycluster.lake.sql import quoted
+from raycluster.lake.sql import any_of, instant, quoted
 from raycluster.units import NanoUsd
 
 _FILES_AT_ONCE = 500  # some 20,000 lines
@@ -67,9 +67,10 @@ def lines_of(lake: Lake, run_id: str) -> pa.Table:
 
 def unexplained(lake: Lake, clusters: Iterable[str], *, since: datetime) -> float:
     """Return the share of all CPU time since a moment that the kernel counted and no process showed."""
-    where = f"cluster IN ({', '.join(map(quoted, clusters))}) AND ended_at > timestamp '{since:%Y-%m-%d %H:%M:%S.%f}'"
+    ledger = lake.ledger()
+    wheres = (f"{own} AND ended_at > {instant(since)}" for own in any_of("cluster", clusters))
     whole = unseen = 0.0
-    for batch in lake.ledger().usage(where, columns=["kind", "cpu_seconds"]):
+    for batch in (one for where in wheres for one in ledger.usage(where, columns=["kind", "cpu_seconds"])):
         whole += pc.sum(batch.column("cpu_seconds")).as_py() or 0.0
         unseen += pc.sum(batch.filter(pc.equal(batch.column("kind"), "unexplained"))["cpu_seconds"]).as_py() or 0.0
     return unseen / whole if whole else 0.0
@@ -132,6 +133,6 @@ def _within(cluster: str, spans: list[Span]) -> str:
     """Return an SQL condition on lines whose window has some of these times in it."""
     parts = []
     for span in spans:
-        started, ended = (f"timestamp '{moment:%Y-%m-%d %H:%M:%S.%f}'" for moment in span)
+        started, ended = map(instant, span)
         parts.append(f"(started_at < {ended} AND ended_at > {started})")
     return f"cluster = {quoted(cluster)} AND ({' OR '.join(parts)})"

@@ -46,16 +46,16 @@ class Account:
 
     def __init__(self, owner: Owner, lake: Lake, terms: Terms) -> None:
         self.owner, self.lake, self.terms = owner, lake, terms
-        self.labels = {name: value for name in ("team", "project", "environment") if (value := getattr(owner, name))}
+        labels = {name: value for name in ("team", "project", "environment") if (value := getattr(owner, name))}
         self.agents: dict[str, Any] = {}
         self.nodes: dict[str, Node] = {}
         self.opened = datetime.now(UTC)
         self.over = threading.Event()
         self.stops: list[Verdict] = []  # budgets that are used up
         self.trouble = ""  # why there is no cost
-        budgets = matching(terms.budgets, self.labels)
-        self.guard = Guard(budgets, self._spent_by_others())
-        self.pause = WINDOW_SECONDS if budgets else _SETTLE_SECONDS
+        self.budgets = matching(terms.budgets, labels)
+        self.guard = Guard(self.budgets, self._spent_by_others())
+        self.pause = WINDOW_SECONDS if self.budgets else _SETTLE_SECONDS
         owners.begin(owner)
         self._look_at_nodes(renew=True)
         self.tender = threading.Thread(target=self._tend, daemon=True)
@@ -160,8 +160,7 @@ class Account:
 
     def _spent_by_others(self) -> dict[str, NanoUsd]:
         now = datetime.now(UTC)
-        budgets = matching(self.terms.budgets, self.labels)
-        return {one.name: spent(self.lake, one, now, besides=self.owner.run_id) for one in budgets}
+        return {one.name: spent(self.lake, one, now, besides=self.owner.run_id) for one in self.budgets}
 
 
 def agent_of(node: Node) -> Any:

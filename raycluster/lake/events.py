@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from raycluster.lake.columns import PRIMARY_KEY
 from raycluster.lake.register import Register
-from raycluster.lake.sql import quoted
+from raycluster.lake.sql import instant, quoted
 
 Kind = Literal[
     "budget_warn",  # a share of a budget's limit was reached, of which somebody wants to know
@@ -66,7 +66,7 @@ class Events:
     ) -> list[Event]:
         """Return events, newest first; `limit` None: all."""
         wanted = [f"kind = {quoted(kind)}"] if kind else []
-        wanted += [f"at >= timestamp '{since.astimezone(UTC).isoformat()}'"] if since else []
+        wanted += [f"at >= {instant(since)}"] if since else []
         table = pa.Table.from_batches(self._register.scan(" AND ".join(wanted) or None), SCHEMA)
         return [_event(row) for row in table.sort_by([("at", "descending")]).slice(0, limit).to_pylist()]
 

@@ -1,8 +1,9 @@
-"""Keys become SQL filters of bounded size, and a person's filter one condition that can be put in brackets."""
+"""Keys and moments become SQL of bounded size, and a person's filter one condition that can be put in brackets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import islice
 
 from raycluster.errors import InvalidUse
@@ -13,6 +14,11 @@ _VALUES_A_FILTER = 1000  # 67 kB of SQL with ids
 def quoted(text: str) -> str:
     """Return text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def instant(moment: datetime) -> str:
+    """Return a moment that knows its time zone as an SQL literal, in UTC."""
+    return f"timestamp '{moment.astimezone(UTC).isoformat(sep=' ')}'"
 
 
 def any_of(column: str, values: Iterable[str]) -> Iterator[str]:

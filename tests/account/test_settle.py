@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from raycluster.account import settle as module
-from raycluster.account.settle import Settled, cost_of, lines_of, settle
+from raycluster.account.settle import Settled, cost_of, lines_of, settle, unexplained
 from raycluster.declare.prices import NodePrice, Prices
 from raycluster.errors import InvalidUse
 from raycluster.lake.lake import Lake
@@ -295,3 +295,18 @@ def test_what_another_settler_took_first_is_left_to_it(lake: Lake, monkeypatch: 
     settle(lake, FLAT)
     (row,) = [row for batch in lake.ledger().usage("id = 'a'") for row in batch.to_pylist()]
     assert row["cpu_seconds"] == 8
+
+
+def test_what_no_process_showed_is_a_share_of_all_time_since_a_moment(lake: Lake) -> None:
+    lines = [
+        line("before", -10, kind="unexplained", cpu_seconds=50.0),
+        line("seen", kind="task", cpu_seconds=9.0),
+        line("unseen", kind="unexplained", cpu_seconds=0.75),
+        line("idle", cpu_seconds=0.25),
+        line("elsewhere", cluster="other", kind="unexplained", cpu_seconds=7.0),
+    ]
+    lake.ledger().put_usage(pa.Table.from_pylist(lines, USAGE))
+    assert unexplained(lake, ["c"], since=START) == pytest.approx(0.075)
+    assert unexplained(lake, ["c", "other"], since=START) == pytest.approx(7.75 / 17)
+    assert unexplained(lake, ["c"], since=START + timedelta(seconds=10)) == 0  # nothing since then
+    assert unexplained(lake, [], since=START) == 0
