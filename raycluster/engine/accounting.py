@@ -127,8 +127,8 @@ class Account:
     def _enter_lost(self, node: Node) -> None:
         try:
             lost(self.lake.ledger(), node, until=datetime.now(UTC))
-        except RayclusterError as error:
-            self.trouble = error.message
+        except RayclusterError as error:  # the run goes on, and so does the bill of the other nodes
+            _log.warning("the lost time of node %s is not entered: %s", node.node, error)
 
     def _flush(self) -> None:
         import ray
