@@ -134,6 +134,48 @@ class OverBudget(RayclusterError):
     code, status = "over_budget", 402
 
 
+class Unauthenticated(RayclusterError):
+    """Nobody knows who asks: no credentials, or none that hold. What exactly is wrong with them is logged, not told."""
+
+    code, status = "unauthenticated", 401
+
+
+class Forbidden(RayclusterError):
+    """This principal may not do that, by the policy in force."""
+
+    code, status = "forbidden", 403
+
+
+class Conflict(InvalidUse):
+    """What is asked contradicts what was asked before, or what is there now."""
+
+    code, status = "conflict", 409
+
+
+class Gone(NotFound):
+    """It was there, and is not any more, or is not what it was."""
+
+    code, status = "gone", 410
+
+
+class TooLarge(InvalidUse):
+    """More bytes, rows or terms than one request may bring."""
+
+    code, status = "too_large", 413
+
+
+class Busy(RayclusterError):
+    """More requests than can be served now: nothing was begun, try again in a moment."""
+
+    code, status, retryable = "busy", 429, True
+
+
+class TimedOut(RayclusterError):
+    """A request took longer than it may; what it had begun was cancelled."""
+
+    code, status, retryable = "timed_out", 503, True
+
+
 class BadMedia(Exception):
     """One object or row cannot be used; it goes to quarantine under `code`."""
 

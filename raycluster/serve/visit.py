@@ -1,0 +1,69 @@
+"""A request becomes a visit: a principal at one replica's door, through which every endpoint reaches the lake.
+
+An endpoint takes a `Visit` and nothing else that leads to data, so that none can forget to ask the policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from raycluster.errors import Forbidden
+from raycluster.govern.principal import Principal
+from raycluster.lake.table import LIVE, Table
+from raycluster.serve.context import Context, Seen
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request by one principal."""
+
+    context: Context
+    principal: Principal
+
+    def see(self, *path: str) -> None:
+        """Let the principal read what is no dataset: `visit.see("runs")`.
+
+        Raises:
+            Forbidden: the policy does not allow it.
+        """
+        self.context.gate.permit(self.principal, "GET", path)
+
+    def read(self, name: str, version: int | str = LIVE) -> Seen:
+        """Let the principal read a dataset, whatever the URL.
+
+        Raises:
+            Forbidden: the policy does not allow it; said before whether there is such a dataset.
+            NotFound: no such dataset or version.
+        """
+        self.context.gate.permit(self.principal, "GET", ("data", name))
+        table = self.context.follower.table(name)
+        return Seen(table, self.context.gate.access(self.principal, name, table.schema(version)))
+
+    def add(self, name: str) -> Table:
+        """Let the principal change a dataset.
+
+        Raises:
+            Forbidden: the policy does not allow it.
+            NotFound: no such dataset.
+        """
+        self.context.gate.permit(self.principal, "POST", ("data", name))
+        return self.context.follower.table(name)
+
+    def may_read(self, name: str) -> bool:
+        """Tell whether a dataset may be shown in a list."""
+        try:
+            self.context.gate.permit(self.principal, "GET", ("data", name))
+        except Forbidden:
+            return False
+        return True
+
+
+def _visit(request: Request, authorization: Annotated[str | None, Header(include_in_schema=False)] = None) -> Visit:
+    context: Context = request.app.state.context
+    return Visit(context, context.gate.identify(authorization))
+
+
+Visitor = Annotated[Visit, Depends(_visit)]
