@@ -88,7 +88,8 @@ def test_progress_fits_the_terminal_and_loses_no_word(live: terminal.Live, width
     live.update(NOW)
     waiting = drawn(live._picture(NOW), width)
     assert "60 objects  starting workers  8.0 s" in waiting[0]
-    working = replace(NOW, seconds=10.0, read_bytes=4096, done=1, rows=1, stages={"text": Pace(rows=1, seconds=0.1)})
+    pace = Pace(rows=1, seconds=0.1)
+    working = replace(NOW, seconds=10.0, idle=10.0, read_bytes=4096, done=1, rows=1, stages={"text": pace})
     live.update(working)
     late = replace(
         working, seconds=20.0, done=20, rows=30, bad=2, stages={"minilm": Pace(rows=30, seconds=7.0), **working.stages}

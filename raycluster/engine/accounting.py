@@ -53,6 +53,7 @@ class Account:
         self.over = threading.Event()
         self.stops: list[Verdict] = []  # budgets that are used up
         self.trouble = ""  # why there is no cost
+        self.cost: NanoUsd | None = None  # so far, as it was settled last
         self.budgets = matching(terms.budgets, labels)
         self.guard = Guard(self.budgets, self._spent_by_others())
         self.pause = WINDOW_SECONDS if self.budgets else _SETTLE_SECONDS
@@ -141,7 +142,7 @@ class Account:
         """Bring the ledger up to date, look at the budgets, and return the cost so far."""
         try:
             settle(self.lake, self.terms.prices)
-            cost = cost_of(self.lake, str(self.owner.run_id))
+            cost = self.cost = cost_of(self.lake, str(self.owner.run_id))
             self.guard.recount(self._spent_by_others())
             self._tell(self.guard.look(cost))
         except RayclusterError as error:

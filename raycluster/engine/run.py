@@ -37,6 +37,7 @@ from raycluster.lake.generation import Filled
 from raycluster.lake.index import build
 from raycluster.lake.lake import Lake
 from raycluster.lake.maintain import due, maintain
+from raycluster.lake.progress import Teller
 from raycluster.lake.runs import Run, Status
 from raycluster.lake.table import Table
 from raycluster.lake.write import Sink
@@ -132,6 +133,8 @@ class _Run:
             size_bytes=plan.size_bytes,
             declaration=declaration_digest(plan.workload),
         )
+        self.idle: float | None = None  # seconds until the first worker was heard of
+        self.teller = Teller(lake.progress(), self.summary.run_id)
         self.landing = Landing(plan, lake, self.summary)
         self.tally, self.quarantine = self.landing.tally, self.landing.quarantine
 
@@ -148,6 +151,7 @@ class _Run:
         if last:
             self.lake.runs().close(last, f"it died; run {self.summary.run_id} goes on")
         self._note()
+        self.teller.start(follows=last)
 
     def open_account(self) -> None:
         """Begin to count what is consumed, for this run's owner."""
@@ -169,7 +173,9 @@ class _Run:
                     stages, read = ray.get(self.progress.snapshot.remote(), timeout=5)
                 except ray.exceptions.RayError:
                     continue  # a busy or lost actor costs a picture, not the run
-                observe(self._snapshot(stages, read))
+                now = self._snapshot(stages, read)
+                self.teller.tell(now.document)
+                observe(now)
 
         watcher = threading.Thread(target=look, daemon=True)
         watcher.start()
@@ -285,14 +291,19 @@ class _Run:
         )
 
     def _snapshot(self, stages: dict[str, Pace], read_bytes: int) -> Snapshot:
+        seconds = time.monotonic() - self.started
+        if self.idle is None and (stages or self.tally.objects.total()):
+            self.idle = seconds
         return Snapshot(
             objects=self.plan.todo.num_rows,
             done=self.tally.objects.total(),
             rows=self.tally.rows["ok"],
             bad=self.tally.objects["bad"],
             read_bytes=read_bytes,
-            seconds=time.monotonic() - self.started,
+            seconds=seconds,
             stages=stages,
+            idle=self.idle,
+            cost=None if self.account is None else self.account.cost,
         )
 
     def _close(self, status: Status) -> None:
@@ -305,7 +316,10 @@ class _Run:
         self.summary.codes = dict(codes.most_common())
         self.summary.seconds = round(time.monotonic() - self.started, 3)
         self._bill()
-        run = self._note()
+        try:
+            run = self._note()
+        finally:
+            self.teller.close()
         if self.billed and is_wanted():
             report(lines_of(self.lake, run.run_id), run)
 

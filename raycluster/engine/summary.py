@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from raycluster.engine.progress import Pace
 from raycluster.lake.index import Indexed
 from raycluster.lake.runs import Status
+from raycluster.units import NanoUsd
 
 
 @dataclass(kw_only=True)
@@ -47,3 +49,31 @@ class Snapshot:
     read_bytes: int
     seconds: float
     stages: dict[str, Pace]
+    idle: float | None = None  # seconds until the first worker was heard of; None: none yet
+    cost: NanoUsd | None = None  # as far as it is settled, which it is once a minute; None: not yet
+
+    @property
+    def worked(self) -> float:
+        """Return for how many seconds work has been done."""
+        return 0.0 if self.idle is None else self.seconds - self.idle
+
+    @property
+    def rate(self) -> float | None:
+        """Return how many objects are finished in a second; None where that cannot be told yet."""
+        return self.done / self.worked if self.done and self.worked > 0 else None
+
+    @property
+    def left_seconds(self) -> float | None:
+        """Return how long the rest will take at this rate."""
+        return (self.objects - self.done) / self.rate if self.rate else None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON holds it: `rate` of a stage is rows a second, its `seconds` those of all its workers."""
+        paces = {
+            name: {**asdict(pace), "rate": pace.rows / self.worked if self.worked > 0 else None}
+            for name, pace in self.stages.items()
+        }
+        names = ("objects", "done", "rows", "bad", "read_bytes", "seconds", "rate", "left_seconds")
+        cost = None if self.cost is None else self.cost / 1e9
+        return {**{name: getattr(self, name) for name in names}, "cost_usd": cost, "stages": paces}

@@ -9,6 +9,7 @@ from raycluster.errors import InvalidUse
 from raycluster.lake import store
 from raycluster.lake.events import Events
 from raycluster.lake.ledger import Ledger
+from raycluster.lake.progress import Told
 from raycluster.lake.quarantine import Quarantine
 from raycluster.lake.rollbacks import Rollbacks
 from raycluster.lake.runs import Runs
@@ -59,6 +60,10 @@ class Lake:
     def runs(self) -> Runs:
         """Return past and present runs."""
         return Runs(f"{self.uri}/_runs.lance")
+
+    def progress(self) -> Told:
+        """Return how far runs have come."""
+        return Told(f"{self.uri}/_progress")
 
     def ledger(self) -> Ledger:
         """Return what was consumed here, and what it cost."""

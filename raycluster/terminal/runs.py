@@ -110,7 +110,6 @@ class Live:
         draws = err.is_terminal and not quiet
         self.rich = RichLive(console=screen, transient=True, auto_refresh=False) if draws else None
         self.spoke = 0.0
-        self.idle: float | None = None  # seconds until the first worker was heard of
         self.stages: list[str] = []  # in the order in which rows pass them
 
     def __enter__(self) -> Self:
@@ -135,8 +134,6 @@ class Live:
 
     def update(self, now: Snapshot) -> None:
         """Show how far the run has come."""
-        if self.idle is None and (now.done or now.stages):
-            self.idle = now.seconds
         if self.rich:
             self.rich.update(self._picture(now), refresh=True)
         elif not self.quiet and time.monotonic() - self.spoke > _PLAIN_EVERY_SECONDS:
@@ -144,22 +141,19 @@ class Live:
             err.print(self._headline(now), style="dim")
 
     def _headline(self, now: Snapshot) -> str:
-        if self.idle is None:
+        if now.idle is None:
             return f"{now.objects} objects  starting workers  {show_seconds(now.seconds)}"
         parts = [f"{now.done}/{now.objects} objects", f"{now.rows} rows", f"{now.bad} bad"]
         parts += [f"read {show_bytes(now.read_bytes)}", show_seconds(now.seconds)]
-        worked = now.seconds - self.idle
-        if now.done and worked > 0:
-            rate = now.done / worked
-            parts += [f"{rate:.1f} objects/s", f"about {show_seconds((now.objects - now.done) / rate)} left"]
+        if now.rate and now.left_seconds is not None:
+            parts += [f"{now.rate:.1f} objects/s", f"about {show_seconds(now.left_seconds)} left"]
         return "  ".join(parts)
 
     def _picture(self, now: Snapshot) -> Group:
-        worked = now.seconds - (self.idle or 0.0)
         rows = []
         for name in dict.fromkeys([*self.stages, *now.stages]):
             if pace := now.stages.get(name):
-                rate = f"{pace.rows / worked:.1f}/s" if worked > 0 else "-"
+                rate = f"{pace.rows / now.worked:.1f}/s" if now.worked > 0 else "-"
                 rows.append([name, pace.rows, rate, show_seconds(pace.seconds)])
             else:
                 rows.append([name, 0, "-", "-"])
