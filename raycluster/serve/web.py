@@ -6,19 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 
 from raycluster import __version__
-from raycluster.errors import RayclusterError
+from raycluster.serve.admission import Admission
+from raycluster.serve.answer import add_handlers
 from raycluster.serve.context import Context
+from raycluster.serve.here import OnlyHere
 
 # One file a group, in the order of the API's document.
 GROUPS = ("health",)
-
-_RETRY_SECONDS = 1
 
 
 def application(context: Context) -> FastAPI:
@@ -33,38 +30,8 @@ def application(context: Context) -> FastAPI:
     web.state.context = context
     for name in GROUPS:
         web.include_router(import_module(f"raycluster.serve.{name}").router)
-    web.add_exception_handler(RayclusterError, _tell)
-    web.add_exception_handler(RequestValidationError, _tell_invalid)
-    web.add_exception_handler(HTTPException, _tell_http)
+    add_handlers(web)
+    web.add_middleware(Admission, settings=context.settings)
+    if not context.settings.rules.authenticates:
+        web.add_middleware(OnlyHere)
     return web
-
-
-def told(error: RayclusterError) -> JSONResponse:
-    """Return an error as DESIGN.md section 7 has it."""
-    body = {"code": error.code, "message": error.message, "fix": error.fix}
-    if error.where:
-        body["field"] = error.where
-    headers = {"Retry-After": str(_RETRY_SECONDS)} if error.status in (429, 503) else {}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": body}, status_code=error.status, headers=headers)
-
-
-async def _tell(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RayclusterError)
-    return told(error)
-
-
-async def _tell_invalid(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    body = {"code": "invalid", "message": f"{field}: {first['msg']}", "fix": "see /openapi.json", "field": field}
-    return JSONResponse({"error": body}, status_code=400)
-
-
-async def _tell_http(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "invalid")
-    body = {"code": code, "message": str(error.detail), "fix": "see /openapi.json for what there is"}
-    return JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)

@@ -1,0 +1,60 @@
+"""Whatever goes wrong becomes one form of answer: `{"error": {"code", "message", "fix", "field"}}`."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from raycluster.errors import InvalidUse, RayclusterError
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1  # a queue of requests of some milliseconds each is gone by then
+_FIX = "see /openapi.json for what there is"
+
+
+def told(error: RayclusterError) -> JSONResponse:
+    """Return an error as DESIGN.md section 7 has it."""
+    body = {"code": error.code, "message": error.message, "fix": error.fix}
+    if error.where:
+        body["field"] = error.where
+    headers = {"Retry-After": str(_RETRY_SECONDS)} if error.retryable and error.status in (429, 503) else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": body}, status_code=error.status, headers=headers)
+
+
+def add_handlers(web: FastAPI) -> None:
+    """Let an application answer so to every error."""
+    web.add_exception_handler(RayclusterError, _family)
+    web.add_exception_handler(RequestValidationError, _invalid)
+    web.add_exception_handler(HTTPException, _http)
+    web.add_exception_handler(Exception, _mistake)
+
+
+async def _family(_: Request, error: Exception) -> JSONResponse:
+    return told(error if isinstance(error, RayclusterError) else RayclusterError(str(error)))
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
+    field = ".".join(str(part) for part in first["loc"][1:]) or ".".join(map(str, first["loc"]))
+    return told(InvalidUse(f"{field}: {first['msg']}", where=field, fix=_FIX))
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    """Answer to what no endpoint takes: an unknown path, another method, a body that is no form."""
+    status, said = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
+    code = {404: "not_found", 405: "not_allowed", 413: "too_large"}.get(status, "invalid")
+    body = {"error": {"code": code, "message": str(said), "fix": _FIX}}
+    return JSONResponse(body, status_code=status, headers=getattr(error, "headers", None))
+
+
+async def _mistake(request: Request, error: Exception) -> JSONResponse:
+    """Answer to a mistake of ours: what it was is logged, not told."""
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return told(RayclusterError("the server made a mistake; it is in its log", fix="report it"))
