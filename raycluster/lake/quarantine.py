@@ -13,11 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.dataset import ColumnOrdering
 
 from raycluster.errors import QUARANTINE_CODES, InvalidUse
 from raycluster.lake.columns import PRIMARY_KEY
 from raycluster.lake.register import Register
-from raycluster.lake.sql import condition, quoted
+from raycluster.lake.sql import condition, instant, quoted
 from raycluster.row import row_id
 from raycluster.stage import unknown
 
@@ -40,6 +41,7 @@ SCHEMA = pa.schema(
         ("at", pa.timestamp("us", "UTC")),
     ]
 )
+_ORDER = [ColumnOrdering("at", ascending=False), ColumnOrdering("uri"), ColumnOrdering("id")]
 _SHOWN = 1000  # rows listed when nobody says how many
 _ADDED_AT_ONCE = 5000  # rows a merge: a few MB of messages
 
@@ -96,16 +98,19 @@ class Quarantine:
             settled = pc.fill_null(pc.equal(batch.column("settled_by"), declaration), False)
             yield batch.drop_columns(["settled_by"]).append_column("settled", settled)
 
-    def rows(self, code: str | None = None, *, where: str | None = None, limit: int = _SHOWN) -> list[dict[str, Any]]:
+    def rows(
+        self, code: str | None = None, *, where: str | None = None, limit: int = _SHOWN, after: str | None = None
+    ) -> list[dict[str, Any]]:
         """Return rows, newest first.
 
         Args:
             code: only those with this code.
             where: an SQL condition on the columns of SCHEMA.
             limit: at most so many.
+            after: only those that follow a row, which `place_of` tells; it need not be there any more.
 
         Raises:
-            InvalidUse: the condition is wrong.
+            InvalidUse: the condition, `limit` or `after` is wrong.
             NotFound: no such code; says the nearest.
         """
         if code is not None and code not in QUARANTINE_CODES:
@@ -113,11 +118,10 @@ class Quarantine:
         if limit < 0:
             raise InvalidUse(f"limit {limit} is negative", where="limit")
         wanted = [f"code = {quoted(code)}"] if code else []
-        wanted += [f"({condition(where)})"] if where else []
-        batches = self._register.scan(" AND ".join(wanted) or None, said=where)
-        table = pa.Table.from_batches(batches, SCHEMA).sort_by([("at", "descending"), ("uri", "ascending")])
-        rows: list[dict[str, Any]] = table.slice(0, limit).to_pylist()
-        return rows
+        wanted += [condition(where)] if where else []
+        wanted += [_following(after)] if after else []
+        found = self._register.scan(" AND ".join(wanted) or None, said=where, order_by=_ORDER, limit=limit)
+        return [row for batch in found for row in batch.to_pylist()]
 
     def counts(self) -> dict[str, int]:
         """Return how many rows each code has, the most frequent first."""
@@ -136,6 +140,27 @@ class Quarantine:
     @property
     def _register(self) -> Register:
         return Register(self.uri, SCHEMA)
+
+
+def place_of(row: dict[str, Any]) -> str:
+    """Return where a row stands in the order in which they are listed, for `after`."""
+    return f"{row['at'].isoformat()}|{row['uri']}|{row['id']}"
+
+
+def _following(place: str) -> str:
+    """Return the SQL condition on rows that come after a place.
+
+    Raises:
+        InvalidUse: it is none.
+    """
+    try:
+        moment, rest = place.split("|", 1)
+        uri, row = (quoted(part) for part in rest.rsplit("|", 1))
+        at = instant(datetime.fromisoformat(moment))
+    except ValueError as error:
+        fix = "give what the page before says as `next`"
+        raise InvalidUse(f"{place!r} is no place in a quarantine", where="after", fix=fix) from error
+    return f"(at < {at} OR (at = {at} AND (uri > {uri} OR (uri = {uri} AND id > {row}))))"
 
 
 def _identity(bad: dict[str, Any]) -> str:

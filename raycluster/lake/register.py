@@ -57,7 +57,7 @@ class Register:
         return {row[self.key]: row for batch in found for row in batch.to_pylist()}
 
     def scan(
-        self, where: str | None = None, *, columns: list[str] | None = None, said: str | None = None
+        self, where: str | None = None, *, columns: list[str] | None = None, said: str | None = None, **more: Any
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows, streaming; nothing where the table does not exist.
 
@@ -65,6 +65,7 @@ class Register:
             where: SQL.
             columns: None for all.
             said: the part of `where` that a person wrote, to be named when it is wrong.
+            more: what Lance's scanner takes besides, such as `limit` and `order_by`.
 
         Raises:
             InvalidUse: what the person wrote is wrong.
@@ -73,7 +74,7 @@ class Register:
             return
         dataset = store.open_dataset(self.uri)
         try:
-            yield from dataset.to_batches(columns=columns, filter=where)
+            yield from dataset.to_batches(columns=columns, filter=where, **more)
         except (ValueError, OSError, RuntimeError) as error:
             if said is not None:
                 raise wrong(said, store.plain(error)) from error

@@ -1,4 +1,4 @@
-"""How far a run has come, as others read it in the lake: while it goes on, when it dies, when nothing can be written."""
+"""How far a run has come, as others read it in the lake: while it goes on, when it dies, when nobody can write."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from raycluster.errors import InvalidUse, NotFound
+from raycluster.lake.quarantine import place_of
 
 
 def bad(number: int, code: str = "corrupt", **more):
@@ -126,3 +127,28 @@ def test_drivers_at_once_do_not_double(lake):
         one.join()
     assert errors == []
     assert sorted(row["object_id"] for row in lake.quarantine("d").rows()) == sorted(f"o{n}" for n in range(14))
+
+
+def test_pages_hold_every_row_once_whatever_else_happens(place):
+    quarantine = place.quarantine("d")
+    odd = [f"u|{n} it's" for n in range(5)]
+    quarantine.add([bad(n, uri=uri) for n, uri in enumerate(odd)], run_id="r1", workload="w")
+    quarantine.add([bad(n, "empty") for n in range(5, 12)], run_id="r2", workload="w")
+    whole = quarantine.rows()
+    assert [row["object_id"] for row in whole[7:]] == [f"o{n}" for n in range(5)]  # those of one moment, by uri
+    found, after = [], None
+    while page := quarantine.rows(limit=5, after=after):
+        found += page
+        after = place_of(page[-1])
+        quarantine.remove([page[-1]["object_id"]])  # as a replay does
+        quarantine.add([bad(100 + len(found))], run_id="r3", workload="w")  # newer: before all pages
+    assert found == whole
+    some = quarantine.rows("empty", where="uri > 'u7'", after=place_of(whole[5]))
+    assert [row["object_id"] for row in some] == ["o9"]
+
+
+@pytest.mark.parametrize("after", ["x", "2026-01-01|u", "yesterday|u|i", "|", "2026-01-01T00:00:00"])
+def test_a_place_that_is_none_is_refused(lake, after):
+    with pytest.raises(InvalidUse, match="no place in a quarantine") as caught:
+        lake.quarantine("d").rows(after=after)
+    assert caught.value.where == "after"
