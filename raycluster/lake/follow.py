@@ -1,33 +1,37 @@
 """The `live` tag becomes an open dataset that is always at hand: the next version is opened and warmed, then swapped.
 
-A request asks for no tag and opens nothing; one that has begun ends on the version it began with.
+A request asks for no tag and opens nothing; one that has begun ends on the version that it began with. That needs no
+lease: `live` keeps the present version from being removed, `previous` the one before.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from raycluster.errors import RayclusterError
+from raycluster.errors import NotFound, RayclusterError
+from raycluster.lake import store
 from raycluster.lake.lake import Lake
 from raycluster.lake.table import LIVE, Table
 
 log = logging.getLogger(__name__)
+
+# A dataset that nobody has asked for so long is let go, so that a lake of thousands costs looks at those in use only.
+_IDLE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Followed(Table):
     """A dataset whose live version is at hand: `open("live")` returns it, everything else is as in a `Table`."""
 
-    at_hand: Any = field(default=None, repr=False, compare=False)
+    at_hand: Any = field(repr=False, compare=False)
 
     def open(self, version: int | str | None = None, *, cached: bool = False) -> Any:
         """Return Lance's dataset, as `Table.open`; `live` as it was when this value was made."""
-        if version == LIVE and self.at_hand is not None:
-            return self.at_hand
-        return super().open(version, cached=cached)
+        return self.at_hand if version == LIVE else super().open(version, cached=cached)
 
 
 class Follower:
@@ -35,9 +39,11 @@ class Follower:
 
     def __init__(self, lake: Lake, *, every: float = 1.0) -> None:
         self.lake, self.every = lake, every
+        self.looked = time.monotonic()  # when it last was round
         self._held: dict[str, Followed] = {}
+        self._asked: dict[str, float] = {}
         self._stop = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # one opens and warms, the others wait for it
 
     def start(self) -> None:
         """Begin to look at the tags."""
@@ -48,38 +54,50 @@ class Follower:
         self._stop.set()
 
     def table(self, name: str) -> Table:
-        """Return a dataset, its live version at hand.
+        """Return a dataset, its live version at hand if it has one.
 
         Raises:
             NotFound: there is no such dataset.
         """
-        if (held := self._held.get(name)) is not None:
-            return held
-        with self._lock:
-            return self._held.get(name) or self._look(name)
+        self._asked[name] = time.monotonic()
+        held = self._held.get(name)
+        return held if held is not None else self._look(name)
+
+    def versions(self) -> dict[str, int]:
+        """Return the version at hand of each dataset in use."""
+        return {name: int(one.at_hand.version) for name, one in list(self._held.items())}
 
     def _follow(self) -> None:
         while not self._stop.wait(self.every):
             for name in list(self._held):
+                if time.monotonic() - self._asked[name] > _IDLE_SECONDS:
+                    self._held.pop(name, None)
+                    continue
                 try:
                     self._look(name)
+                except NotFound:  # removed: the next who asks is told so
+                    continue
                 except RayclusterError as error:  # what is at hand goes on being served
                     log.warning("cannot look for a new version of %s: %s", name, error)
+            self.looked = time.monotonic()
 
     def _look(self, name: str) -> Table:
-        table = self.lake.existing(name)
-        live, held = table.live(), self._held.get(name)
-        if live is None:
-            return table
-        if held is not None and int(held.at_hand.version) == live:
-            return held
-        followed = Followed(table.name, table.uri, _warmed(table.open(live, cached=True)))
-        self._held[name] = followed
-        return followed
+        with self._lock:
+            table, held = self.lake.table(name), self._held.get(name)
+            with store.explained(table.uri):
+                live = table.live()
+            if live is None:
+                self._held.pop(name, None)
+                return self.lake.existing(name)  # says so where there is none
+            if held is not None and int(held.at_hand.version) == live:
+                return held
+            self._held[name] = Followed(table.name, table.uri, _warmed(table.open(live, cached=True)))
+            return self._held[name]
 
 
 def _warmed(dataset: Any) -> Any:
     """Return a dataset whose indexes have been read into memory."""
-    for index in dataset.describe_indices():
-        dataset.prewarm_index(index.name)
+    with store.explained(dataset.uri):
+        for index in dataset.describe_indices():
+            dataset.prewarm_index(index.name)
     return dataset
