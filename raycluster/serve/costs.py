@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1/costs", tags=["costs"])
 _SETTLE_SECONDS = 60.0
 
 
-class Asked(BaseModel):
+class Asked(BaseModel, extra="forbid"):
     """What is asked of the bill, in the words of `raycluster costs`."""
 
     by: str = ",".join(DEFAULT_BY)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
 
 from raycluster.errors import QUARANTINE_CODES, Forbidden, InvalidUse
 from raycluster.lake.quarantine import place_of
@@ -15,15 +15,14 @@ from raycluster.serve.visit import Visitor
 router = APIRouter(prefix="/v1/quarantine", tags=["quarantine"])
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(BaseModel, extra="forbid"):
     """Which rows are wanted."""
 
     code: str | None = None
     stage: str | None = None
     run: str | None = None
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100
-    after: Annotated[str | None, Query(description="`next` of the page before")] = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    after: Annotated[str | None, Field(description="`next` of the page before")] = None
 
 
 @router.get("/{name}")

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
 
 from raycluster.errors import Forbidden, NotFound
 from raycluster.lake.lake import Lake
@@ -16,20 +17,23 @@ from raycluster.serve.visit import Visitor
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 
+class Asked(BaseModel, extra="forbid"):
+    """Which runs are wanted."""
+
+    dataset: str | None = None
+    workload: str | None = None
+    status: Status | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
 @router.get("")
-def list_runs(
-    visit: Visitor,
-    dataset: str | None = None,
-    workload: str | None = None,
-    status: Status | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> dict[str, Any]:
+def list_runs(visit: Visitor, asked: Annotated[Asked, Query()]) -> dict[str, Any]:
     """List runs, newest first: those of datasets that the principal may read."""
     visit.see("runs")
     lake = visit.context.lake
-    found = lake.runs().recent(dataset, workload=workload, status=status, limit=None)
+    found = lake.runs().recent(asked.dataset, workload=asked.workload, status=asked.status, limit=None)
     readable = {name for name in {one.dataset for one in found} if visit.may_read(name)}
-    shown = [one for one in found if one.dataset in readable][:limit]
+    shown = [one for one in found if one.dataset in readable][: asked.limit]
     return {"runs": [describe(lake, one) for one in shown]}
 
 

@@ -15,7 +15,7 @@ from raycluster.serve.context import Context
 from raycluster.serve.here import OnlyHere
 
 # One file a group, in the order of the API's document.
-GROUPS = ("health",)
+GROUPS = ("health", "runs", "quarantine", "costs")
 
 
 def application(context: Context) -> FastAPI:
