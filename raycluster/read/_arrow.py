@@ -87,14 +87,20 @@ def _has_changed(metadata: dict[str, bytes] | None, version: str) -> bool:
     return size.decode() != listed_size or int(seconds) != int(listed_time) // 10**9
 
 
-def _s3(bucket: str, timeout: float) -> pafs.S3FileSystem:
+def endpoint_and_region(bucket: str) -> tuple[str | None, str]:
+    """Return where a bucket is asked for, None at AWS itself, and the region that its requests are signed for."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if not region and not endpoint:
         region = pafs.resolve_s3_region(bucket)
+    return endpoint, region or "us-east-1"
+
+
+def _s3(bucket: str, timeout: float) -> pafs.S3FileSystem:
+    endpoint, region = endpoint_and_region(bucket)
     return pafs.S3FileSystem(
         endpoint_override=endpoint,
-        region=region or "us-east-1",
+        region=region,
         anonymous=os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes"),
         connect_timeout=min(timeout, 10.0),
         request_timeout=timeout,

@@ -25,8 +25,8 @@ _MOST_REDIRECTS = 10
 class HttpStore(Store):
     """All web servers. A version is the ETag, or else what the server says of time and size."""
 
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
+    def __init__(self, timeout: float, *, redirects: bool = True) -> None:
+        self.timeout, self.redirects = timeout, redirects
         self.session = _session()
 
     def find(self, uri: str) -> Found:
@@ -72,6 +72,22 @@ class HttpStore(Store):
             if now.size and count != now.size:
                 raise OSError(f"{count} of {now.size} bytes came: the connection broke")
 
+    def part(self, found: Found, start: int, length: int) -> Iterator[bytes]:
+        """Yield some of an object's bytes, by one request; a server without ranges sends all, from its beginning."""
+        with self._ask("GET", found.uri, Range=f"bytes={start}-{start + length - 1}") as answer:
+            _require_success(answer)
+            if _found(found.uri, answer).version != found.version:
+                raise Changed
+            skip, left = (0 if answer.status_code == 206 else start), length
+            for whole in answer.iter_content(CHUNK_BYTES):
+                chunk, skip = whole[skip : skip + left], max(skip - len(whole), 0)
+                left -= len(chunk)
+                if chunk:
+                    yield chunk
+                if not left:
+                    return
+            raise OSError(f"{length - left} of {length} bytes came: the connection broke")
+
     def open(self, uri: str) -> Any:
         """Return a seekable file, read by ranges."""
         import fsspec
@@ -87,8 +103,10 @@ class HttpStore(Store):
         requests = need("requests", "requests")
         try:
             with self.session.request(
-                method, uri, headers=headers, timeout=self.timeout, stream=True, allow_redirects=True
+                method, uri, headers=headers, timeout=self.timeout, stream=True, allow_redirects=self.redirects
             ) as answer:
+                if answer.is_redirect and not self.redirects:
+                    raise Refused("the server redirects to another address, where nobody allowed to read")
                 yield answer
         except requests.TooManyRedirects as error:
             raise Refused(f"the server redirects more than {_MOST_REDIRECTS} times") from error
@@ -138,7 +156,9 @@ class _Gone(FileNotFoundError):
 
 
 def _found(uri: str, answer: Any) -> Found:
-    length = answer.headers.get("Content-Length", "")
+    # That of a part, as in `bytes 0-9/30`, is not the object's.
+    whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    length = whole or answer.headers.get("Content-Length", "")
     size = int(length) if length.isdecimal() else 0
     etag = answer.headers.get("ETag", "").removeprefix("W/").strip('"')
     changed = answer.headers.get("Last-Modified", "")

@@ -69,8 +69,10 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             asked = self.headers.get("Range") if site.has_ranges else None
             if asked:
                 first, _, last = asked.removeprefix("bytes=").partition("-")
-                body = body[int(first) : int(last) + 1]
+                size, body = len(body), body[int(first) : int(last) + 1]
             self.send_response(206 if asked else 200)
+            if asked:
+                self.send_header("Content-Range", f"bytes {first}-{int(first) + len(body) - 1}/{size}")
             if site.has_etag:
                 self.send_header("ETag", f'"{etag}"')
             if site.has_length:
