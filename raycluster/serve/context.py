@@ -9,6 +9,7 @@ from raycluster.lake.access import Access
 from raycluster.lake.follow import Follower
 from raycluster.lake.lake import Lake
 from raycluster.lake.table import Table
+from raycluster.serve.measure import Metrics
 from raycluster.serve.settings import Settings
 
 
@@ -28,6 +29,7 @@ class Context:
     lake: Lake
     follower: Follower
     gate: Gate
+    metrics: Metrics
 
     @classmethod
     def open(cls, settings: Settings) -> Context:
@@ -35,7 +37,13 @@ class Context:
         lake = Lake(settings.lake)
         follower = Follower(lake, every=settings.follow)
         follower.start()
-        return cls(settings=settings, lake=lake, follower=follower, gate=Gate(settings.rules, lake))
+        return cls(
+            settings=settings,
+            lake=lake,
+            follower=follower,
+            gate=Gate(settings.rules, lake),
+            metrics=Metrics(lake, follower),
+        )
 
     def close(self) -> None:
         """Stop what runs beside the requests."""

@@ -13,9 +13,10 @@ from raycluster.serve.admission import Admission
 from raycluster.serve.answer import add_handlers
 from raycluster.serve.context import Context
 from raycluster.serve.here import OnlyHere
+from raycluster.serve.measure import Measured
 
 # One file a group, in the order of the API's document.
-GROUPS = ("health", "runs", "quarantine", "costs")
+GROUPS = ("health", "runs", "quarantine", "costs", "metrics")
 
 
 def application(context: Context) -> FastAPI:
@@ -34,4 +35,5 @@ def application(context: Context) -> FastAPI:
     web.add_middleware(Admission, settings=context.settings)
     if not context.settings.rules.authenticates:
         web.add_middleware(OnlyHere)
+    web.add_middleware(Measured, metrics=context.metrics)
     return web
