@@ -2,48 +2,81 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
+from raycluster.lake import query
+from raycluster.lake.access import EVERYTHING, Access
 from raycluster.lake.lake import Lake
 from raycluster.lake.rollbacks import Rollback
 from raycluster.lake.runs import Run
+from raycluster.lake.table import Table
 
 _TOLD = 20  # entries of a history: some weeks of nightly runs
 
 
-def overview(lake: Lake, name: str) -> dict[str, Any]:
-    """Return one line about a dataset; rows as readers see them, or of the latest version where none is live."""
+def overview(lake: Lake, name: str, *, access: Access = EVERYTHING) -> dict[str, Any]:
+    """Return one line about a dataset; rows as readers see them, or of the latest version where none is live.
+
+    Who may not see everything is told how many rows he sees, and no count of others.
+    """
     table = lake.existing(name)
     live = table.live()
-    return {
-        "name": name,
-        "live": live,
-        "version": table.version(),
-        "rows": table.count_rows(version=live),
-        "quarantined": sum(lake.quarantine(name).counts().values()),
-    }
+    found: dict[str, Any] = {"name": name, "live": live, "version": table.version()}
+    found["rows"] = query.count(table, version=live or "latest", access=access)
+    if access.sees_everything:
+        found["quarantined"] = sum(lake.quarantine(name).counts().values())
+    return found
 
 
-def describe(lake: Lake, name: str) -> dict[str, Any]:
-    """Return all about a dataset: counts by modality and code, columns, indexes, versions with tags and runs."""
+def describe(lake: Lake, name: str, *, access: Access = EVERYTHING) -> dict[str, Any]:
+    """Return all about a dataset: counts by modality and code, columns, indexes, versions with tags and runs.
+
+    Who may not see everything gets counts of what he sees; what counts the rest is left out.
+    """
     table = lake.existing(name)
-    dataset = table.open(table.live())
-    modalities = Counter[str]()
-    for batch in dataset.to_batches(columns=["modality"]):
-        modalities.update(batch.column("modality").to_pylist())
-    return {
-        **overview(lake, name),
+    version = table.live() or table.version()
+    found = {
+        **overview(lake, name, access=access),
+        "modalities": _modalities(table, version, access),
+        "columns": [{"name": one.name, "type": str(one.type)} for one in table.schema(version)],
+        "encoders": table.encoders(version),
+    }
+    if not access.sees_everything:
+        return found
+    return found | {
         "uri": table.uri,
-        "modalities": dict(modalities.most_common()),
         "codes": lake.quarantine(name).counts(),
-        "columns": [{"name": one.name, "type": str(one.type)} for one in table.schema(dataset.version)],
-        "encoders": table.encoders(dataset.version),
-        "indexes": _indexes(dataset),
+        "indexes": _indexes(table.open(version)),
         "versions": table.history(),
         "history": history(lake, name),
     }
+
+
+def _modalities(table: Table, version: int, access: Access) -> dict[str, int]:
+    """Return how many rows of each modality somebody sees; nothing where that column is masked."""
+    if "modality" in access.masks:
+        return {}
+    if not access.sees_everything:
+        return _sums(table, version, access)
+    dataset = table.open(version, cached=True)
+    fragments = dataset.get_fragments()
+    # A dataset that was removed and made anew has the same versions, and other files.
+    files = fragments[0].metadata.files[0].path if fragments else ""
+    return dict(_counted(table, version, files))
+
+
+@lru_cache(maxsize=256)
+def _counted(table: Table, version: int, files: str) -> tuple[tuple[str, int], ...]:
+    """Count a version's rows by modality, once: it is a scan of that column."""
+    del files
+    return tuple(_sums(table, version, EVERYTHING).items())
+
+
+def _sums(table: Table, version: int, access: Access) -> dict[str, int]:
+    found = query.facets(table, query.Counting(columns=("modality",), version=version), access=access)
+    return {one["value"]: one["rows"] for one in found.facets["modality"]}
 
 
 def history(lake: Lake, name: str, limit: int = _TOLD) -> list[dict[str, Any]]:
