@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from raycluster.errors import Busy, RayclusterError, TimedOut, TooLarge
+from raycluster.errors import Busy, TimedOut, TooLarge
 from raycluster.serve.answer import told
 from raycluster.serve.settings import Settings
 
@@ -23,6 +24,7 @@ _ALWAYS = ("/healthz", "/readyz")
 _UPLOADS = "/v1/data/"
 # Bytes a second that a client must send at least, beyond the time that any request has: who drips is cut off.
 _SLOWEST = 50_000
+_FIX = "send less at once"
 
 
 @dataclass
@@ -46,29 +48,30 @@ class Admission:
             return
         body = _Body(receive, _most(scope, self.settings))
         if body.claims(scope):
-            await told(body.refusal())(scope, receive, send)
-            return
-        await self._bounded(scope, body, send)
+            await told(TooLarge(body.refusal, fix=_FIX))(scope, receive, send)
+        else:
+            await self._bounded(scope, body, send)
 
     async def _bounded(self, scope: Scope, body: _Body, send: Send) -> None:
         limit = asyncio.timeout(self.settings.timeout)
-        begun = asyncio.get_running_loop().time()
-        answer = _Answer(send, body, begins=lambda: limit.reschedule(None))
-        body.goes_on = lambda read: limit.reschedule(begun + self.settings.timeout + read / _SLOWEST)
-        refused: RayclusterError
+        since = asyncio.get_running_loop().time()
+        body.goes_on = lambda read: limit.reschedule(since + self.settings.timeout + read / _SLOWEST)
+        has_begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal has_begun
+            if not has_begun:
+                has_begun = True
+                limit.reschedule(None)
+            await send(message)
+
         try:
             async with limit, self._turn():
                 await self.app(scope, body, answer)
-                return
-        except TooLarge as error:
-            refused = error
         except TimeoutError:
-            if not limit.expired():
+            if has_begun or not limit.expired():
                 raise
-            refused = _late(self.settings.timeout)
-        if answer.begun:
-            raise refused  # too late for another answer: the connection is closed
-        await told(refused)(scope, body, send)
+            await told(_late(self.settings.timeout))(scope, body, send)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -102,41 +105,18 @@ class _Body:
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._most, self._read = receive, most, 0
         self.goes_on: Callable[[int], None] = lambda _: None
-
-    @property
-    def is_too_large(self) -> bool:
-        """Tell whether more has come than may."""
-        return self._read > self._most
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        self._read += len(message.get("body", b""))
-        if self.is_too_large:
-            raise self.refusal()
-        if message.get("body"):
-            self.goes_on(self._read)
-        return message
+        self.refusal = f"the request has more than {most} bytes"
 
     def claims(self, scope: Scope) -> bool:
         """Tell whether a request says beforehand that it is too large."""
         length = dict(scope["headers"]).get(b"content-length", b"0")
         return length.isdigit() and int(length) > self._most
 
-    def refusal(self) -> TooLarge:
-        """Return what is said to it."""
-        return TooLarge(f"the request has more than {self._most} bytes", fix="send less at once")
-
-
-class _Answer:
-    """A response on its way: once it has begun, it can no longer be another one."""
-
-    def __init__(self, send: Send, body: _Body, begins: Callable[[], None]) -> None:
-        self._send, self._body, self._begins, self.begun = send, body, begins, False
-
-    async def __call__(self, message: Message) -> None:
-        if not self.begun and self._body.is_too_large:
-            raise self._body.refusal()  # FastAPI has made a plain 400 of it
-        if not self.begun:
-            self.begun = True
-            self._begins()
-        await self._send(message)
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._read += len(message.get("body", b""))
+        if self._read > self._most:
+            raise HTTPException(413, self.refusal)  # of a RayclusterError, FastAPI's parser would make a plain 400
+        if message.get("body"):
+            self.goes_on(self._read)
+        return message
