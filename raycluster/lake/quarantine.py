@@ -17,8 +17,9 @@ from lance.dataset import ColumnOrdering
 
 from raycluster.errors import QUARANTINE_CODES, InvalidUse
 from raycluster.lake.columns import PRIMARY_KEY
+from raycluster.lake.expression import condition
 from raycluster.lake.register import Register
-from raycluster.lake.sql import condition, instant, quoted
+from raycluster.lake.sql import instant, quoted
 from raycluster.row import row_id
 from raycluster.stage import unknown
 
@@ -118,7 +119,7 @@ class Quarantine:
         if limit < 0:
             raise InvalidUse(f"limit {limit} is negative", where="limit")
         wanted = [f"code = {quoted(code)}"] if code else []
-        wanted += [condition(where)] if where else []
+        wanted += [condition(where, SCHEMA).sql] if where else []
         wanted += [_following(after)] if after else []
         found = self._register.scan(" AND ".join(wanted) or None, said=where, order_by=_ORDER, limit=limit)
         return [row for batch in found for row in batch.to_pylist()]

@@ -1,76 +1,69 @@
 """A question becomes hits, a key its row, a filter its pages: what readers ask of one version of a dataset.
 
 Vector search is cosine, exact where no index covers a row; text search is BM25; hybrid fuses both lists by rank (RRF).
-A filter always applies before ranking, so `k` hits come back wherever `k` rows match.
+A filter always applies before ranking, so `k` hits come back wherever `k` rows match. What a reader may see is decided
+in `view.py`, how lists are ranked in `rank.py`; by default everything may be seen, as on one's own lake.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance.dataset import ColumnOrdering
-from lance.query import MatchQuery
 from pydantic import Field
 
-from raycluster.errors import InvalidUse, LakeError, NotFound, RayclusterError
+from raycluster.errors import Forbidden, InvalidUse, NotFound, TooLarge
 from raycluster.lake import store
+from raycluster.lake.access import EVERYTHING, Access
 from raycluster.lake.columns import is_blob
-from raycluster.lake.sql import condition, quoted, wrong
+from raycluster.lake.rank import ANSWER, MOST_HITS, Mode, Question, ranked
+from raycluster.lake.sql import quoted
 from raycluster.lake.table import LIVE, Table, require_column
+from raycluster.lake.view import ROW, View
 
-Mode = Literal["vector", "text", "hybrid"]
+__all__ = ["ANSWER", "MOST_HITS", "Answer", "Counting", "Facets", "Mode", "Page", "Question"]
+__all__ += ["count", "facets", "row", "rows", "search", "thumbnail"]
 
-ANSWER = ("id", "uri", "modality", "start_seconds", "end_seconds", "text")
-_MOST_HITS = 10_000
-# Reciprocal rank fusion: 60 keeps the first ranks from deciding alone.
-# Source: Cormack, Clarke, Buettcher: Reciprocal Rank Fusion (SIGIR 2009), section 2.
-_RRF_K = 60
-_FUSED_DEPTH = 4  # each list is asked for so many times k
-_REFINE = 5  # quantised distances order 5 k candidates, exact ones the k: recall@10 .996 at 100,000 x 384
-# Partitions looked into at least; more where a filter leaves fewer than k rows in these.
-_PROBES = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is asked of a dataset. `vector` for mode vector, `text` for mode text, both for hybrid."""
-
-    mode: Mode = "vector"
-    vector: Sequence[float] | None = field(default=None, repr=False)
-    text: str | None = None
-    column: str = "vector"  # in which space `vector` lies
-    k: Annotated[int, Field(gt=0, le=_MOST_HITS)] = 10
-    filter: str | None = None  # SQL
-    columns: tuple[str, ...] = ANSWER
-    version: int | str = LIVE
-    weights: tuple[float, float] = (1.0, 1.0)  # of vector and text, when both are asked
+_FACET_ROWS = 65_536  # rows a batch: half a megabyte of dictionary indices a column
+_MOST_VALUES = 10_000  # different values of a column that are counted; one with more is no facet
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Hits, best first, from one version."""
+    """Hits, best first, from one version; `next` is the offset of the next page, if there is one."""
 
     version: int
     hits: list[dict[str, Any]]
+    next: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """Which rows are wanted, in the order of their ids."""
 
-    limit: Annotated[int, Field(gt=0, le=_MOST_HITS)] = 100
+    limit: Annotated[int, Field(gt=0, le=MOST_HITS)] = 100
     after: str | None = None  # the last id of the page before
     filter: str | None = None
     columns: tuple[str, ...] | None = None  # None: all but pictures
     version: int | str = LIVE
 
 
-def search(table: Table, question: Question) -> Answer:
+@dataclass(frozen=True, kw_only=True)
+class Facets:
+    """How many rows there are, and how many have each of a column's most frequent values."""
+
+    version: int
+    rows: int
+    facets: dict[str, list[dict[str, Any]]]
+
+
+def search(table: Table, question: Question, *, access: Access = EVERYTHING) -> Answer:
     """Answer a question.
 
     The score of a hit is the cosine similarity (mode vector), BM25 (text), or the fused reciprocal rank (hybrid).
@@ -78,105 +71,44 @@ def search(table: Table, question: Question) -> Answer:
     Raises:
         InvalidUse: `where` names the field of the question that is wrong.
         NotFound: no such dataset or version.
+        Forbidden: it would choose rows by a column that is masked.
     """
-    dataset = table.open(question.version, cached=True)
-    _require_sense(dataset, question)
-    if question.mode == "vector":
-        hits = _by_vector(dataset, question, question.k)
-    elif question.mode == "text":
-        hits = _by_text(dataset, question, question.k)
-    else:
-        depth = question.k * _FUSED_DEPTH
-        lists = [_by_vector(dataset, question, depth), _by_text(dataset, question, depth)]
-        hits = fuse(lists, question.weights)[: question.k]
-    for hit in hits:
-        del hit["_rowid"]
-    return Answer(version=int(dataset.version), hits=hits)
+    view = View.open(table, question.version, access)
+    _require_sense(view, question)
+    hits, more = ranked(view, question)
+    after = question.offset + question.k
+    return Answer(version=view.version, hits=hits, next=after if more and after < MOST_HITS else None)
 
 
-def _by_vector(dataset: Any, question: Question, k: int) -> list[dict[str, Any]]:
-    nearest = {
-        "column": question.column,
-        "q": np.asarray(question.vector, np.float32),
-        "k": k,
-        "metric": "cosine",
-        "minimum_nprobes": _PROBES,
-        "refine_factor": _REFINE,
-    }
-    hits = _ask(dataset, question, "_distance", nearest=nearest)
-    return [hit | {"score": 1.0 - distance} for hit, distance in _without(hits, "_distance")]
-
-
-def _by_text(dataset: Any, question: Question, k: int) -> list[dict[str, Any]]:
-    query = MatchQuery(question.text or "", "text")  # words only: it has no syntax that could be malformed
-    hits = _ask(dataset, question, "_score", full_text_query=query, limit=k)
-    return [hit | {"score": score} for hit, score in _without(hits, "_score")]
-
-
-def _without(hits: list[dict[str, Any]], rank: str) -> Iterator[tuple[dict[str, Any], float]]:
-    for hit in hits:
-        value = hit.pop(rank)
-        yield hit, value
-
-
-def _ask(dataset: Any, question: Question, rank: str, **scan: Any) -> list[dict[str, Any]]:
-    columns = [*dict.fromkeys(question.columns), rank]
-    where = None if question.filter is None else condition(question.filter)
-    scan |= {"columns": columns, "filter": where, "prefilter": True, "with_row_id": True}
-    hits: list[dict[str, Any]] = _scan(dataset, question.filter, scan).to_pylist()
-    return hits
-
-
-def _scan(dataset: Any, where: str | None, scan: dict[str, Any]) -> pa.Table:
-    """Read rows; `where` is the condition that a person wrote, if any."""
-    try:
-        return dataset.to_table(**scan)
-    except (ValueError, OSError, RuntimeError) as error:
-        raise _blame(dataset, where, error) from error
-
-
-def _blame(dataset: Any, where: str | None, error: Exception) -> RayclusterError:
-    """Say that a person's condition is wrong if it fails alone too, else that the lake cannot be read."""
-    if where is not None:
-        try:
-            dataset.count_rows(condition(where))
-        except (ValueError, OSError, RuntimeError) as reason:
-            return wrong(where, store.plain(reason))
-    return LakeError(f"cannot search {dataset.uri}: {store.plain(error)}", fix=store.fix_for(dataset.uri))
-
-
-def fuse(lists: Sequence[Sequence[dict[str, Any]]], weights: Sequence[float]) -> list[dict[str, Any]]:
-    """Merge ranked lists of hits by the weighted sum of their reciprocal ranks, best first."""
-    sums: dict[int, float] = {}
-    hits: dict[int, dict[str, Any]] = {}
-    for ranked, weight in zip(lists, weights, strict=True):
-        for rank, hit in enumerate(ranked, start=1):
-            row_id = hit["_rowid"]
-            sums[row_id] = sums.get(row_id, 0.0) + weight / (_RRF_K + rank)
-            hits[row_id] = hit
-    return [{**hits[row_id], "score": sums[row_id]} for row_id in sorted(sums, key=lambda one: (-sums[one], one))]
-
-
-def _require_sense(dataset: Any, question: Question) -> None:
+def _require_sense(view: View, question: Question) -> None:
     _require_size("k", question.k)
-    _require_answerable(dataset, question.columns)
+    if not 0 <= question.offset <= MOST_HITS - question.k:
+        raise TooLarge(f"offset {question.offset} is not below {MOST_HITS} less k", where="offset")
+    view.require_readable(question.columns)
     if question.mode in ("vector", "hybrid"):
-        _require_vector(dataset, question)
-    if question.mode in ("text", "hybrid") and not (question.text or "").strip():
-        raise InvalidUse("a text search needs text", where="text")
-    if min(question.weights) < 0 or not max(question.weights) > 0:
+        _require_vector(view, question)
+    if question.mode in ("text", "hybrid"):
+        if not (question.text or "").strip():
+            raise InvalidUse("a text search needs text", where="text")
+        view.require_open("text", "text")
+    if question.highlight:
+        view.require_open("text", "highlight")
+    if question.group:
+        view.require_open("object_id", "group")
+    if not all(weight >= 0 and math.isfinite(weight) for weight in question.weights) or not max(question.weights) > 0:
         raise InvalidUse(f"weights {question.weights} leave nothing to rank by", where="weights")
 
 
 def _require_size(name: str, size: int) -> None:
-    if not 0 < size <= _MOST_HITS:
-        raise InvalidUse(f"{name} is {size}", where=name, fix=f"ask for 1 to {_MOST_HITS}")
+    if not 0 < size <= MOST_HITS:
+        raise InvalidUse(f"{name} is {size}", where=name, fix=f"ask for 1 to {MOST_HITS}")
 
 
-def _require_vector(dataset: Any, question: Question) -> None:
-    kind = require_column(dataset, question.column, "column").type
+def _require_vector(view: View, question: Question) -> None:
+    kind = require_column(view.dataset, question.column, "column").type
     if not pa.types.is_fixed_size_list(kind):
         raise InvalidUse(f"column {question.column!r} holds {kind}, not vectors", where="column")
+    view.require_open(question.column, "column")
     if question.vector is None:
         raise InvalidUse(f"a {question.mode} search needs a vector", where="vector")
     if len(question.vector) != kind.list_size:
@@ -190,63 +122,125 @@ def _require_vector(dataset: Any, question: Question) -> None:
         raise InvalidUse("the vector is zero or not finite, so it points nowhere", where="vector")
 
 
-def _require_answerable(dataset: Any, names: Sequence[str]) -> None:
-    for name in names:
-        if is_blob(require_column(dataset, name, "columns")):
-            raise InvalidUse(f"column {name!r} holds pictures", where="columns", fix="ask for them one by one, by id")
-
-
-def _readable(dataset: Any) -> list[str]:
-    return [one.name for one in dataset.schema if not is_blob(one)]
-
-
-def rows(table: Table, page: Page) -> pa.Table:
+def rows(table: Table, page: Page, *, access: Access = EVERYTHING) -> pa.Table:
     """Return one page of rows; a full one has a next, after its last `id`.
 
     Raises:
         InvalidUse: `where` names the field of the page that is wrong.
         NotFound: no such dataset or version.
+        Forbidden: it would choose rows by a column that is masked.
     """
-    dataset = table.open(page.version, cached=True)
+    view = View.open(table, page.version, access)
     _require_size("limit", page.limit)
-    _require_answerable(dataset, page.columns or ())
-    columns = list(dict.fromkeys(("id", *(page.columns or _readable(dataset)))))
-    wanted = [condition(page.filter)] if page.filter is not None else []
-    wanted += [f"id > {quoted(page.after)}"] if page.after else []
-    where = " AND ".join(wanted) or None
-    scan = {"columns": columns, "filter": where, "limit": page.limit, "order_by": [ColumnOrdering("id")]}
-    return _scan(dataset, page.filter, scan)
+    view.require_readable(page.columns or ())
+    view.require_open("id", "after")
+    columns = list(dict.fromkeys(("id", *(page.columns or view.readable))))
+    own = None if page.after is None else f"id > {quoted(page.after)}"
+    order = [ColumnOrdering("id")]
+    found = view.scan(columns, view.condition(page.filter), filter=own, limit=page.limit, order_by=order)
+    return found.select(columns)
 
 
-def row(table: Table, key: str, *, version: int | str = LIVE) -> dict[str, Any]:
+def row(table: Table, key: str, *, version: int | str = LIVE, access: Access = EVERYTHING) -> dict[str, Any]:
     """Return one row by its id, without its picture.
 
     Raises:
-        NotFound: no such row in that version.
+        NotFound: no such row in that version, or none that the reader may see.
     """
-    dataset = table.open(version, cached=True)
-    found: dict[str, Any] = _one(table, dataset, key, columns=_readable(dataset)).to_pylist()[0]
+    view = View.open(table, version, access)
+    found: dict[str, Any] = _one(view, key, view.readable).select(view.readable).to_pylist()[0]
     return found
 
 
-def thumbnail(table: Table, key: str, *, version: int | str = LIVE) -> bytes | None:
+def thumbnail(table: Table, key: str, *, version: int | str = LIVE, access: Access = EVERYTHING) -> bytes | None:
     """Return the picture of one row, JPEG or PNG; None where it has none.
 
     Raises:
-        NotFound: no such row in that version.
+        NotFound: no such row in that version, or none that the reader may see.
+        Forbidden: pictures are masked.
     """
-    dataset = table.open(version, cached=True)
-    found = _one(table, dataset, key, columns=[], with_row_id=True)
+    view = View.open(table, version, access)
+    if view.hides("thumbnail"):
+        raise Forbidden(f"the pictures of dataset {table.name!r} are masked for you", where="thumbnail")
+    found = _one(view, key, [])
     with store.explained(table.uri):
-        picture = dataset.take_blobs("thumbnail", ids=found["_rowid"].to_pylist())[0]
+        picture = view.dataset.take_blobs("thumbnail", ids=found[ROW].to_pylist())[0]
         if picture is None:
             return None
         with picture:
             return bytes(picture.readall()) or None
 
 
-def _one(table: Table, dataset: Any, key: str, **scan: Any) -> pa.Table:
-    found = _scan(dataset, None, {"filter": f"id = {quoted(key)}", **scan})
+def _one(view: View, key: str, columns: Sequence[str]) -> pa.Table:
+    view.require_open("id", "id")
+    found = view.scan(columns, filter=f"id = {quoted(key)}")
     if not found.num_rows:
-        raise NotFound(f"dataset {table.name!r} has no row {key!r} in version {dataset.version}")
+        raise NotFound(f"dataset {view.name!r} has no row {key!r} in version {view.version}")
     return found
+
+
+def count(
+    table: Table,
+    filter: str | None = None,  # noqa: A002
+    *,
+    version: int | str = LIVE,
+    access: Access = EVERYTHING,
+) -> int:
+    """Count the rows that a reader may see.
+
+    Raises:
+        InvalidUse: the filter is wrong.
+        NotFound: no such dataset or version.
+    """
+    view = View.open(table, version, access)
+    return view.count(view.condition(filter))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """What of a dataset is counted: `columns`, the `top` values of each, among the rows of a filter."""
+
+    columns: tuple[str, ...]
+    filter: str | None = None
+    top: Annotated[int, Field(gt=0, le=1000)] = 20
+    version: int | str = LIVE
+
+
+def facets(table: Table, counting: Counting, *, access: Access = EVERYTHING) -> Facets:
+    """Count the most frequent values of columns, streaming; null is a value too.
+
+    Raises:
+        InvalidUse: a column that has no values to count, or too many different ones.
+        NotFound: no such dataset or version.
+        Forbidden: a column is masked.
+    """
+    view = View.open(table, counting.version, access)
+    for name in counting.columns:
+        _require_countable(view, name)
+    asked = view.condition(counting.filter)
+    if not counting.columns:
+        return Facets(version=view.version, rows=view.count(asked), facets={})
+    total, sums = 0, {name: Counter[Any]() for name in counting.columns}
+    for batch in view.batches(list(sums), asked, _FACET_ROWS):
+        total += batch.num_rows
+        for name, found in sums.items():
+            for pair in pc.value_counts(batch.column(name)).to_pylist():
+                found[pair["values"]] += pair["counts"]
+            if len(found) > _MOST_VALUES:
+                raise InvalidUse(
+                    f"column {name!r} has more than {_MOST_VALUES} different values",
+                    where="columns",
+                    fix="count a column of few values, or name a filter",
+                )
+    top = {
+        name: [{"value": value, "rows": rows} for value, rows in found.most_common(counting.top)]
+        for name, found in sums.items()
+    }
+    return Facets(version=view.version, rows=total, facets=top)
+
+
+def _require_countable(view: View, name: str) -> None:
+    kind = require_column(view.dataset, name, "columns")
+    if is_blob(kind) or pa.types.is_nested(kind.type) or pa.types.is_binary(kind.type):
+        raise InvalidUse(f"column {name!r} has no values to count: it is {kind.type}", where="columns")
+    view.require_open(name, "columns")

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from raycluster.errors import LakeError
 from raycluster.lake import store
-from raycluster.lake.sql import any_of, wrong
+from raycluster.lake.expression import wrong
+from raycluster.lake.sql import any_of
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Keys and moments become SQL of bounded size, and a person's filter one condition that can be put in brackets."""
+"""Keys and moments become SQL of bounded size, and a policy's filter one condition in brackets."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def any_of(column: str, values: Iterable[str]) -> Iterator[str]:
         yield f"{column} IN ({','.join(map(quoted, part))})"
 
 
-def condition(text: str) -> str:
-    """Return a person's filter in brackets, once it is sure to be one whole condition.
+def enclosed(text: str) -> str:
+    """Return a policy's filter in brackets, once it is sure to be one whole condition.
 
     Lance ignores whatever follows a complete one, as in `a = 1; b = 2` or `a = 1 ANDD b = 2`; brackets make that an
-    error, and keep the filter together when another is added.
+    error, and keep the filter together when another is added. What people write goes through `expression.py`.
 
     Raises:
         InvalidUse: brackets or quotes that do not match, a comment, a semicolon, or nothing at all.
@@ -45,22 +45,17 @@ def condition(text: str) -> str:
         elif sign in "'\"`":
             quote = sign
         elif sign == ";" or text[place : place + 2] in ("--", "/*"):
-            raise wrong(text, f"{text[place : place + 2].strip()!r} at character {place + 1} does not belong there")
+            raise _no(text, f"{text[place : place + 2].strip()!r} at character {place + 1} does not belong there")
         else:
             depth += (sign == "(") - (sign == ")")
             if depth < 0:
-                raise wrong(text, f"the bracket at character {place + 1} closes nothing")
+                raise _no(text, f"the bracket at character {place + 1} closes nothing")
     if depth or quote:
-        raise wrong(text, f"a {quote or 'bracket'} is not closed")
+        raise _no(text, f"a {quote or 'bracket'} is not closed")
     if not text.strip():
-        raise wrong(text, "it is empty")
+        raise _no(text, "it is empty")
     return f"({text})"
 
 
-def wrong(text: str, reason: str) -> InvalidUse:
-    """Say what is wrong with a filter."""
-    return InvalidUse(
-        f"{text!r} is no condition: {reason}",
-        where="filter",
-        fix="write SQL on the dataset's columns, as in: modality = 'image' AND features.width > 640",
-    )
+def _no(text: str, reason: str) -> InvalidUse:
+    return InvalidUse(f"{text!r} is no condition: {reason}", where="filter")

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from raycluster.errors import InvalidUse, NotFound
 from raycluster.lake import store
 from raycluster.lake.columns import inside, outside, require_fit, unmeasured
-from raycluster.lake.sql import condition, wrong
+from raycluster.lake.expression import condition, wrong
 from raycluster.lake.write import Sink, sink
 from raycluster.stage import unknown
 
@@ -129,7 +129,7 @@ class Table:
         if filter is None:
             return int(dataset.count_rows())
         try:
-            return int(dataset.count_rows(condition(filter)))
+            return int(dataset.count_rows(condition(filter, dataset.schema).sql))
         except (ValueError, OSError, RuntimeError) as error:
             raise wrong(filter, store.plain(error)) from error
 

@@ -171,8 +171,8 @@ def test_no_text_is_malformed(filled, copy, text, indexed):
 
 def test_hybrid_is_the_fusion_of_both_lists(filled):
     asked = {"text": "snow storm", "vector": unit(4), "filter": "position = 0"}
-    by_vector = list(scores(search(filled, Question(mode="vector", k=40, **asked))))
-    by_text = list(scores(search(filled, Question(mode="text", k=40, **asked))))
+    by_vector = list(scores(search(filled, Question(mode="vector", k=100, **asked))))
+    by_text = list(scores(search(filled, Question(mode="text", k=100, **asked))))
     for weights in ((1.0, 1.0), (3.0, 0.5), (0.0, 1.0)):
         wanted: dict[str, float] = {}
         for ranked, weight in zip((by_vector, by_text), weights, strict=True):

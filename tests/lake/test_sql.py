@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from raycluster.errors import InvalidUse
 from raycluster.lake import sql
-from raycluster.lake.sql import any_of, condition, quoted
+from raycluster.lake.sql import any_of, enclosed, quoted
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ from raycluster.lake.sql import any_of, condition, quoted
         ("a = 'it''s' OR (b = 'x'')", "a ' is not closed"),
     ],
 )
-def test_what_is_not_one_condition(text, reason):
+def test_what_is_not_one_enclosed(text, reason):
     with pytest.raises(InvalidUse) as caught:
-        condition(text)
+        enclosed(text)
     assert reason in caught.value.message
     assert caught.value.where == "filter"
 
@@ -35,13 +35,13 @@ def test_what_is_not_one_condition(text, reason):
     "text", ["a = 1", "(a = 1) OR (b = 2)", "a = ';--/*)('", "a = 'it''s' AND \"b;c\" = 1", "a - -1 = 2"]
 )
 def test_one_condition_is_put_in_brackets(text):
-    assert condition(text) == f"({text})"
+    assert enclosed(text) == f"({text})"
 
 
 @given(st.text())
 def test_no_quoted_text_ends_its_literal_early(text):
     if "\n" not in text:
-        assert condition(f"a = {quoted(text)}") == f"(a = {quoted(text)})"
+        assert enclosed(f"a = {quoted(text)}") == f"(a = {quoted(text)})"
 
 
 def test_many_values_make_several_filters(monkeypatch):
