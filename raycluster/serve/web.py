@@ -14,9 +14,10 @@ from raycluster.serve.answer import add_handlers
 from raycluster.serve.context import Context
 from raycluster.serve.here import OnlyHere
 from raycluster.serve.measure import Measured
+from raycluster.serve.trace import Traced
 
 # One file a group, in the order of the API's document.
-GROUPS = ("health", "runs", "quarantine", "costs", "metrics")
+GROUPS = ("health", "datasets", "rows", "media", "runs", "quarantine", "costs", "metrics", "console")
 
 
 def application(context: Context) -> FastAPI:
@@ -36,4 +37,5 @@ def application(context: Context) -> FastAPI:
     if not context.settings.rules.authenticates:
         web.add_middleware(OnlyHere)
     web.add_middleware(Measured, metrics=context.metrics)
+    web.add_middleware(Traced)
     return web

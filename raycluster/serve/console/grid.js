@@ -1,0 +1,93 @@
+// Hits become a grid of cards that one moves through with the arrow keys; one of them holds the focus (roving).
+import { html, useEffect, useRef, useState } from "./lib.js";
+import { Bar, Modality, Thumbnail } from "./parts.js";
+import { change } from "./place.js";
+import { clock, fileName } from "./show.js";
+
+const SNIPPET = 180; // characters of a card's text
+const SHORT = 3; // letters below which a word of the question is not marked
+
+export const keyOf = (hit) => `${hit.dataset}/${hit.id}`;
+
+// A text with the question's words marked, as elements: nothing of a corpus is ever read as markup.
+export function Marked({ text, question = "", why }) {
+  const words = (why?.terms ?? question.split(/[^\p{L}\p{N}]+/u)).filter((word) => word.length >= SHORT);
+  if (!words.length) return text;
+  const escaped = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  const parts = text.split(new RegExp(`((?<![\\p{L}\\p{N}])(?:${escaped.join("|")})\\p{L}{0,3}(?![\\p{L}\\p{N}]))`, "giu"));
+  return parts.map((part, index) => (index % 2 ? html`<mark key=${index}>${part}</mark>` : part));
+}
+
+// The part of a text around the first word of the question.
+function snippet(text, question = "") {
+  const flat = text.replace(/\s+/g, " ").trim();
+  const words = question.toLowerCase().split(/[^\p{L}\p{N}]+/u).filter((word) => word.length >= SHORT);
+  const at = Math.min(...words.map((word) => flat.toLowerCase().indexOf(word)).filter((index) => index >= 0));
+  const start = Number.isFinite(at) && at > SNIPPET / 2 ? flat.lastIndexOf(" ", at - SNIPPET / 3) + 1 : 0;
+  return (start ? "… " : "") + flat.slice(start, start + SNIPPET) + (flat.length > start + SNIPPET ? " …" : "");
+}
+
+export function span({ start_seconds: start, end_seconds: end, modality }) {
+  if (start === null || start === undefined || modality === "sensor") return "";
+  return end > start ? `${clock(start)}–${clock(Math.ceil(end))}` : clock(start);
+}
+
+const place = (hit) => span(hit) || (hit.modality === "document" ? `page ${hit.position + 1}` : hit.modality === "text" && hit.position ? `part ${hit.position + 1}` : "");
+
+function Card({ hit, best, question, several, chosen, focused, open, focus }) {
+  const name = fileName(hit.uri);
+  const text = hit.text ? snippet(hit.text, question) : "";
+  return html`<li id=${`hit-${keyOf(hit)}`} role="option" class="card" tabindex=${focused ? 0 : -1} aria-selected=${chosen}
+      aria-label=${[name, hit.modality, place(hit), hit.score !== undefined && `score ${hit.score.toFixed(3)}`].filter(Boolean).join(", ")}
+      onClick=${open} onFocus=${focus}>
+    ${hit.modality === "text" && text
+      ? html`<p class="page-of-text"><${Marked} text=${text} question=${question} why=${hit.why} /></p>`
+      : html`<${Thumbnail} dataset=${hit.dataset} id=${hit.id} modality=${hit.modality} />`}
+    <span class="over"><${Modality} of=${hit.modality} named=${false} />${place(hit) && html`<span class="number">${place(hit)}</span>`}</span>
+    <span class="caption"><span class="name" title=${hit.uri}>${name}</span>
+      ${hit.score !== undefined && html`<span class="number soft">${hit.score.toFixed(3)}</span>`}</span>
+    ${hit.score !== undefined && html`<${Bar} share=${best > 0 ? hit.score / best : 0} label=${`score ${hit.score.toFixed(3)}`} />`}
+    ${hit.modality !== "text" && (text || hit.label) && html`<p class="snippet">
+      ${text ? html`<${Marked} text=${text} question=${question} why=${hit.why} />` : hit.label}</p>`}
+    ${several && html`<p class="faint">${hit.dataset}</p>`}
+  </li>`;
+}
+
+const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
+
+export function Grid({ api, hits, question, open, several }) {
+  const list = useRef();
+  const [at, setAt] = useState(0);
+  const best = Math.max(...hits.map((hit) => hit.score ?? 0));
+  useEffect(() => setAt(0), [hits]);
+  const show = (hit, replaces = false) => change({ open: hit.id, of: several ? hit.dataset : null }, { replaces });
+  const move = (index) => {
+    const next = Math.max(0, Math.min(hits.length - 1, index));
+    list.current.children[next]?.focus();
+    if (open) show(hits[next], true);
+  };
+  api.current = {
+    enter: (id) => {
+      const index = id ? hits.findIndex((hit) => hit.id === id) : at;
+      list.current?.children[Math.max(0, index)]?.focus();
+    },
+  };
+  const columns = () => getComputedStyle(list.current).gridTemplateColumns.split(" ").length;
+  const pressed = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { key } = event;
+    if (key in STEPS) move(at + STEPS[key]);
+    else if (key === "ArrowDown") move(at + columns());
+    else if (key === "ArrowUp" && at < columns()) document.querySelector("#question").focus();
+    else if (key === "ArrowUp") move(at - columns());
+    else if (key === "Home") move(0);
+    else if (key === "End") move(hits.length - 1);
+    else if (key === "Enter" || key === " ") show(hits[at]);
+    else return;
+    event.preventDefault();
+  };
+  return html`<ul ref=${list} class="grid" role="listbox" aria-label="Hits" onKeyDown=${pressed}>
+    ${hits.map((hit, index) => html`<${Card} key=${keyOf(hit)} hit=${hit} best=${best} question=${question} several=${several}
+      chosen=${open?.id === hit.id} focused=${index === at} focus=${() => setAt(index)} open=${() => show(hit)} />`)}
+  </ul>`;
+}

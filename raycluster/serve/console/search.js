@@ -1,0 +1,114 @@
+// A question, in the box or by a file, becomes hits of one dataset or several; without one, rows to look through.
+import { api, useAnswer } from "./api.js";
+import { QuestionBox } from "./box.js";
+import { Detail } from "./detail.js";
+import { Facets, condition } from "./facets.js";
+import { Grid } from "./grid.js";
+import { html, useEffect, useMemo, useRef, useState } from "./lib.js";
+import { Answered, Empty, Icon, Problem } from "./parts.js";
+import { change, usePlace } from "./place.js";
+import { plural } from "./show.js";
+
+const HITS = 24; // two to six rows of cards
+const SHOWN = ["id", "object_id", "uri", "modality", "media_type", "position", "start_seconds", "end_seconds", "text"];
+const FACETS = ["modality", "media_type", "label"];
+
+// What is asked of each dataset, as the search endpoint takes it; null: nothing is asked, only looked through.
+function questionOf(state, file) {
+  const asked = file ? { [file.kind]: file.base64 } : state.like ? { id: state.like } : state.q ? { text: state.q } : null;
+  if (!asked) return null;
+  const question = { ...asked, k: Number(state.k ?? HITS), mode: asked.text ? (state.mode ?? "vector") : "vector" };
+  if (state.group) question.group = "object";
+  if (state.explain) question.explain = true;
+  return question;
+}
+
+async function ask(name, { question, filter, columns, limit }, options) {
+  if (question) {
+    const more = columns.filter((one) => !["id", "uri", "modality", "start_seconds", "end_seconds", "text"].includes(one));
+    return api.search(name, { ...question, ...(filter && { filter }), columns: more }, options);
+  }
+  const page = await api.rows(name, { limit, filter, columns: columns.join(",") }, options);
+  return { dataset: name, version: page.version, hits: page.rows, more: Boolean(page.next) };
+}
+
+// One list out of several: the scores of datasets with the same encoders can be compared, so the best comes first.
+function merge(answers) {
+  const hits = answers.flatMap((answer) => answer.hits.map((hit) => ({ ...hit, dataset: answer.dataset })));
+  return answers.length > 1 ? hits.sort((a, b) => (b.score ?? 0) - (a.score ?? 0)) : hits;
+}
+
+function useHits(described, state, file) {
+  const question = questionOf(state, file);
+  const limit = Number(state.k ?? HITS);
+  const key = described && JSON.stringify([
+    described.map((one) => one.name), { ...question, image: null, audio: null }, file?.name, file?.at, limit,
+    state.where, FACETS.map((one) => state[one]),
+  ]);
+  return useAnswer(async (options) => {
+    const answers = await Promise.all(described.map((one) => {
+      const names = one.columns.map((column) => column.name);
+      const columns = [...SHOWN, "label"].filter((column) => names.includes(column));
+      return ask(one.name, { question, filter: condition(state, FACETS.filter((facet) => names.includes(facet))), columns, limit }, options);
+    }));
+    const took = Math.max(...answers.map((answer) => answer.took_ms ?? 0));
+    return { hits: merge(answers), answers, took, asked: Boolean(question), more: answers.some((one) => one.more) };
+  }, key);
+}
+
+const Summary = ({ found, busy }) => html`
+  <p class="summary" role="status">${busy ? html`<span class="turns"><${Icon} name="loader" /></span> searching …` : html`
+    <strong>${plural(found.hits.length, found.asked ? "hit" : "row")}</strong>${found.more ? " at first" : ""}
+    <span class="soft"> · ${found.answers.map((one) => `${one.dataset} v${one.version}`).join(", ")}
+    ${found.asked && ` · ${found.took < 10 ? found.took.toFixed(1) : Math.round(found.took)} ms`}</span>`}</p>`;
+
+function NoHits({ state }) {
+  const narrowed = state.where || FACETS.some((one) => state[one]?.length);
+  const clear = () => change({ where: null, ...Object.fromEntries(FACETS.map((one) => [one, null])) });
+  return html`<${Empty} icon="search" title="Nothing fits">
+    ${narrowed ? html`<p>No row passes these filters.</p><button class="button" onClick=${clear}>Clear the filters</button>`
+      : html`<p>Try other words, or another mode.</p>`}<//>`;
+}
+
+export function Search() {
+  const { state } = usePlace();
+  const [file, setFile] = useState(null);
+  const grid = useRef();
+  const datasets = useAnswer(async (options) => (await api.datasets(options)).datasets, "datasets");
+  const names = useMemo(() => {
+    const known = (datasets.answer ?? []).map((one) => one.name);
+    const chosen = known.filter((one) => state.in?.includes(one));
+    return chosen.length ? chosen : known.slice(0, 1);
+  }, [datasets.answer, String(state.in)]);
+  const described = useAnswer(
+    (options) => Promise.all(names.map((name) => api.dataset(name, options))), names.length ? names.join("\n") : null,
+  );
+  const found = useHits(described.answer, state, file);
+  const hits = found.answer?.hits ?? [];
+  const open = state.open ? { dataset: state.of ?? names[0], id: state.open } : null;
+  useEffect(() => {
+    if (file) change({ q: null, like: null, open: null }, { replaces: true });
+  }, [file]);
+
+  if (datasets.failure) return html`<div class="page"><${Problem} failure=${datasets.failure} again=${datasets.again} /></div>`;
+  if (datasets.answer && !names.length) {
+    return html`<div class="page"><${Empty} icon="database" title="No dataset yet">
+      <p>A run makes one: <code>raycluster run workload.yaml</code>, or <code>raycluster demo</code> for a sample.</p><//></div>`;
+  }
+  const place = { state, file, setFile: (next) => setFile(next), names, datasets: datasets.answer ?? [] };
+  const wrong = found.failure?.field === "filter" ? found.failure : null;
+  return html`
+    <${QuestionBox} ...${place} wrong=${wrong} busy=${found.busy} toHits=${() => grid.current?.enter()} />
+    <div class="search-body ${open ? "with-detail" : ""}">
+      <${Facets} described=${described.answer} columns=${FACETS} state=${state} />
+      <section class="results" aria-label="Results">
+        ${found.failure && !wrong ? html`<${Problem} failure=${found.failure} again=${found.again} />` : html`
+          <${Answered} of=${{ ...found, failure: null }} rows=${12} tall>${(answer) => html`
+            <${Summary} found=${answer} busy=${found.busy} />
+            ${hits.length ? html`<${Grid} api=${grid} hits=${hits} question=${state.q} open=${open} several=${names.length > 1} />`
+              : html`<${NoHits} state=${state} />`}`}<//>`}
+      </section>
+      ${open && html`<${Detail} key=${open.dataset + open.id} ...${open} hit=${hits.find((one) => one.id === open.id)}
+        question=${state.q} forget=${() => setFile(null)} back=${() => grid.current?.enter(open.id)} />`}
+    </div>`;
+}

@@ -1,0 +1,31 @@
+// Rows become a table whose rows can be opened, by a click or by arrow keys and Enter.
+import { html } from "./lib.js";
+
+// columns: [{ title, cell(row), right, narrow }]: `right` for numbers, `narrow: false` is left out on a phone.
+export function Table({ label, columns, rows, keyOf, chosen, open, foot }) {
+  const pressed = (event) => {
+    const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+    if (step) event.currentTarget[step]?.focus();
+    else if (event.key === "Enter") event.currentTarget.click();
+    else return;
+    event.preventDefault();
+  };
+  const look = (column) => [column.right && "right number", column.narrow === false && "not-narrow", column.look].filter(Boolean).join(" ");
+  return html`<div class="table-room"><table aria-label=${label}>
+    <thead><tr>${columns.map((column) => html`<th key=${column.title} scope="col" class=${look(column)}>${column.title}</th>`)}</tr></thead>
+    <tbody>${rows.map((row, index) => {
+      const key = keyOf ? keyOf(row) : index;
+      const opens = open && {
+        tabindex: 0, onClick: () => open(row), onKeyDown: pressed, class: `opens ${key === chosen ? "chosen" : ""}`,
+        "aria-current": key === chosen ? "true" : undefined,
+      };
+      return html`<tr key=${key} ...${opens}>${columns.map((column) => html`<td key=${column.title} class=${look(column)}>${column.cell(row)}</td>`)}</tr>`;
+    })}</tbody>
+    ${foot && html`<tfoot><tr>${foot.map((cell, index) => html`<td key=${index} class=${look(columns[index])}>${cell}</td>`)}</tr></tfoot>`}
+  </table></div>`;
+}
+
+// Escape closes what is open beside a table.
+export const closes = (close) => (event) => {
+  if (event.key === "Escape" && !event.target.matches("input, select, textarea")) close();
+};
