@@ -59,6 +59,27 @@ def is_wanted() -> bool:
     return bool(_signals())
 
 
+def traces() -> Any | None:
+    """Return a tracer provider that sends spans in batches to the environment's endpoint; None where there is none.
+
+    Where what is asked for cannot be done, that is a warning.
+    """
+    if "traces" not in _signals():
+        return None
+    try:
+        _require_exporter(["traces"])
+    except RayclusterError as missing:
+        _log.warning("nothing is traced: %s; fix: %s", missing.message, missing.fix)
+        return None
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=_resource())
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=_timeout("traces"))))
+    return provider
+
+
 def report(costs: pa.Table, run: Run) -> None:
     """Send what a run has cost, lines of the ledger's COSTS, to the endpoint of the environment, if there is one.
 
