@@ -1,4 +1,4 @@
-"""Whether a replica is alive, and whether it can answer: two questions, for who restarts it and who sends it requests."""
+"""Whether a replica is alive, and whether it can answer: two questions, of who restarts it and who sends requests."""
 
 from __future__ import annotations
 
