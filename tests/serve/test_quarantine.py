@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raycluster.read._stores import store_of
 from raycluster.row import object_id
 
 
@@ -81,3 +82,43 @@ def test_only_who_sees_the_whole_dataset_sees_what_is_bad_in_it(ask):
         assert answer.status_code == 403
         assert "broken" not in answer.text
     assert ask("eve", "/v1/quarantine/gallery").status_code == 401
+
+
+@pytest.fixture
+def half(lake, tmp_path):
+    """A picture that is cut off, in quarantine; returns its bytes and where they are served."""
+    file = tmp_path / "half.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n<script>")
+    uri = file.as_uri()
+    version = store_of(uri, timeout=5).find(uri).version
+    lake.quarantine("gallery").add(
+        [bad(1) | {"uri": uri, "object_id": object_id(uri, version)}], run_id="r", workload="w"
+    )
+    row = next(row for row in lake.quarantine("gallery").rows() if row["uri"] == uri)
+    return file, f"/v1/quarantine/gallery/{row['id']}/media"
+
+
+def test_the_bytes_of_what_is_bad_can_be_looked_at_but_never_run(client, half):
+    file, url = half
+    answer = client.get(url)
+    assert (answer.status_code, answer.content) == (200, file.read_bytes())
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert "sandbox" in answer.headers["content-security-policy"]
+    part = client.get(url, headers={"Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"\x89PNG")
+
+
+def test_bytes_that_are_not_those_that_were_bad_are_not_shown(client, half):
+    file, url = half
+    file.write_bytes(b"another one by now")
+    assert client.get(url).status_code == 410
+    file.unlink()
+    assert client.get(url).status_code == 410
+    assert client.get("/v1/quarantine/gallery/none/media").status_code == 404
+
+
+def test_only_who_sees_the_whole_dataset_sees_bad_bytes(ask, half):
+    _, url = half
+    assert ask("ann", url).status_code == 200
+    assert [ask(one, url).status_code for one in ("bob", "cid", "dan", "eve")] == [403, 403, 403, 401]
