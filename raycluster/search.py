@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, TypeAdapter, ValidationError
@@ -21,6 +21,7 @@ from raycluster import stage
 from raycluster.encode import Encode
 from raycluster.errors import BadMedia, InvalidUse
 from raycluster.lake import query
+from raycluster.lake.access import EVERYTHING, Access
 from raycluster.lake.query import ANSWER, Mode
 from raycluster.lake.table import LIVE, Table
 from raycluster.read._media_type import HEAD_BYTES, identify
@@ -29,6 +30,8 @@ from raycluster.row import MEDIA
 # The environment variable that lists the modules whose private stages may answer questions. A dataset names its
 # encoders itself; without this, reading somebody's dataset would run any stage that it names.
 TRUSTED = "RAYCLUSTER_PRIVATE_STAGES"
+_ASKED = ("text", "image", "audio", "id", "vector")
+_LABELS = ("label", "label_score")  # what a classifier of pictures says, where a dataset has one
 # What may be in the file of a question; a film has a sound track.
 _TAKEN = {"image": ("image",), "audio": ("audio", "video")}
 _FIX = "give a picture as image, a recording as audio"
@@ -36,53 +39,121 @@ _FIX = "give a picture as image, a recording as audio"
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What a person asks: one of `text`, `image`, `audio` (bytes of a file) or `id` (of a row like it)."""
+    """What a person asks: one of `text`, `image`, `audio` (bytes of a file), `id` (of a row like it) or `vector`.
+
+    With mode hybrid, `text` may stand beside another one: these words, and like this picture.
+    """
 
     text: str | None = None
-    image: bytes | None = None
-    audio: bytes | None = None
+    image: bytes | None = field(default=None, repr=False)
+    audio: bytes | None = field(default=None, repr=False)
     id: str | None = None
+    vector: tuple[float, ...] | None = field(default=None, repr=False)
+    column: str | None = None  # the space of `vector`, or of the row called `id`; None: the shared one
     mode: Mode = "vector"
     k: Annotated[int, Field(gt=0)] = 10
+    offset: Annotated[int, Field(ge=0)] = 0
     filter: str | None = None
     columns: tuple[str, ...] = ()
     version: int | str = LIVE
+    weights: tuple[float, float] = (1.0, 1.0)  # of vector and text, with mode hybrid
+    group: Literal["object"] | None = None
+    explain: bool = False
+    highlight: bool = False
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Tell whether a model has to run before this can be answered.
+
+        Raises:
+            InvalidUse: it asks for nothing, or for two things at once.
+        """
+        return self._by in ("text", "image", "audio")
+
+    @property
+    def _by(self) -> str:
+        """Return what the vector comes from; words where none is needed."""
+        asked = [name for name in _ASKED if getattr(self, name) is not None]
+        if self.mode == "hybrid" and len(asked) == 2 and "text" in asked:
+            asked.remove("text")
+        if len(asked) != 1:
+            found = f"got {' and '.join(asked)}" if asked else "got none"
+            raise InvalidUse(f"ask by one of {', '.join(_ASKED)}: {found}", where="text")
+        if self.text is not None and not self.text.strip():
+            raise InvalidUse("the text is empty", where="text", fix="say what to look for")
+        return "words" if asked == ["text"] and self.mode == "text" else asked[0]
 
 
-def ask(table: Table, question: Question) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """A question as its dataset's encoders see it: a vector, in which column's space, and what was read or heard."""
+
+    column: str = "vector"
+    vector: Sequence[float] | None = field(default=None, repr=False)
+    text: str | None = None
+
+
+def ask(table: Table, question: Question, *, access: Access = EVERYTHING) -> dict[str, Any]:
     """Answer a question, in the form that DESIGN.md section 7 gives the HTTP answer.
 
     Raises:
         InvalidUse: the question asks for nothing, for two things at once, or for what this dataset cannot answer.
         NotFound: no such dataset, version or row.
+        Forbidden: it would choose rows by a column that is masked.
     """
-    asked = [name for name in ("text", "image", "audio", "id") if getattr(question, name) is not None]
-    if len(asked) != 1:
-        found = f"got {' and '.join(asked)}" if asked else "got none"
-        raise InvalidUse(f"ask by one of text, image, audio, id: {found}", where="text")
-    if question.text is not None and not question.text.strip():
-        raise InvalidUse("the text is empty", where="text", fix="say what to look for")
-    encoders = Encoders(table, question.version)
-    column, vector, text = "vector", None, question.text
-    if question.mode != "text" or question.text is None:
-        column, vector, heard = encoders.embed(question)
-        text = text or heard
+    told = answer(table, question, embed(table, question), access=access)
+    return {name: value for name, value in told.items() if name != "next"}
+
+
+def embed(table: Table, question: Question) -> Embedded:
+    """Run the encoders that a question needs; without an access, as nothing of the dataset's rows is read.
+
+    Raises:
+        InvalidUse, NotFound: as `ask`.
+    """
+    if not question.needs_encoder:
+        return Embedded(column=question.column or "vector", vector=question.vector, text=question.text)
+    found = Encoders(table, question.version).embed(question)
+    return replace(found, text=question.text or found.text)
+
+
+def answer(table: Table, question: Question, embedded: Embedded, *, access: Access = EVERYTHING) -> dict[str, Any]:
+    """Look for what `embed` has returned; `next` is the offset of the next page, if there is one.
+
+    Raises:
+        InvalidUse, NotFound, Forbidden: as `ask`.
+    """
     started = time.perf_counter()
-    answer = query.search(
+    if question.id is not None:
+        embedded = _like(table, question, access)
+    found = query.search(
         table,
         query.Question(
             mode=question.mode,
-            vector=vector,
-            text=text,
-            column=column,
+            vector=embedded.vector,
+            text=embedded.text,
+            column=embedded.column,
             k=question.k,
+            offset=question.offset,
             filter=question.filter,
-            columns=tuple(dict.fromkeys((*ANSWER, "position", *encoders.shown, *question.columns))),
+            columns=tuple(dict.fromkeys((*ANSWER, "position", *question.columns))),
+            shown=_LABELS,
             version=question.version,
+            weights=question.weights,
+            group=question.group,
+            explain=question.explain,
+            highlight=question.highlight,
         ),
+        access=access,
     )
-    took = (time.perf_counter() - started) * 1000
-    return {"dataset": table.name, "version": answer.version, "took_ms": round(took, 3), "hits": answer.hits}
+    took = round((time.perf_counter() - started) * 1000, 3)
+    return {"dataset": table.name, "version": found.version, "took_ms": took, "hits": found.hits, "next": found.next}
+
+
+def _like(table: Table, question: Question, access: Access) -> Embedded:
+    """Return the vector and the words of a row, if the reader may see them."""
+    found = query.like(table, question.id or "", question.column, version=question.version, access=access)
+    return Embedded(column=found.column, vector=found.vector, text=question.text or found.text)
 
 
 class Encoders:
@@ -93,18 +164,14 @@ class Encoders:
         declared = table.encoders(version)
         self.decoders = [one for one in declared if one.get("family") == "decode"]
         self.stages = [one for one in declared if one.get("family") != "decode"]
-        columns = table.schema(version).names
-        self.shown = [name for name in ("label", "label_score") if name in columns]
 
-    def embed(self, question: Question) -> tuple[str, Any, str | None]:
+    def embed(self, question: Question) -> Embedded:
         """Return in which column to look, the vector to look for, and the words that were read or heard."""
-        if question.text is not None:
-            return "vector", self._text(question.text), question.text
-        if question.id is not None:
-            return self._like(question.id)
         if question.image is not None:
             return self._image(question.image)
-        return self._audio(question.audio or b"")
+        if question.audio is not None:
+            return self._audio(question.audio)
+        return Embedded(vector=self._text(question.text or ""), text=question.text)
 
     def _text(self, text: str) -> Any:
         for one in self.stages:
@@ -121,7 +188,7 @@ class Encoders:
             fix="search with mode text, or add `{use: minilm}` to its workload",
         )
 
-    def _image(self, content: bytes) -> tuple[str, Any, str | None]:
+    def _image(self, content: bytes) -> Embedded:
         row = self._decoded("image", content)
         for one in self.stages:
             encoder = _stage(json.dumps(one))
@@ -130,10 +197,10 @@ class Encoders:
                     (name for name in encoder.writes.names if _is_vector(encoder, name) and name != "vector"), None
                 )
                 computed = _opened(json.dumps(one))(row)
-                return own or "vector", computed.column(own or "vector")[0].as_py(), None
+                return Embedded(column=own or "vector", vector=computed.column(own or "vector")[0].as_py())
         raise InvalidUse(f"dataset {self.table.name!r} has no encoder of pictures", where="image")
 
-    def _audio(self, content: bytes) -> tuple[str, Any, str | None]:
+    def _audio(self, content: bytes) -> Embedded:
         row = self._decoded("audio", content)
         for one in self.stages:
             encoder = _stage(json.dumps(one))
@@ -141,23 +208,15 @@ class Encoders:
                 continue
             computed = _opened(json.dumps(one))(row)
             if "text" in encoder.writes.names and (heard := computed.column("text")[0].as_py()):
-                return "vector", self._text(heard), heard
+                return Embedded(vector=self._text(heard), text=heard)
             own = next((name for name in encoder.writes.names if _is_vector(encoder, name)), None)
             if own is not None:
-                return own, computed.column(own)[0].as_py(), None
+                return Embedded(column=own, vector=computed.column(own)[0].as_py())
         raise InvalidUse(
             f"nothing in this recording can be searched for in dataset {self.table.name!r}",
             where="audio",
             fix="it needs speech (encoder whisper) or an encoder of sounds (sound_events)",
         )
-
-    def _like(self, key: str) -> tuple[str, Any, str | None]:
-        row = query.row(self.table, key, version=self.version)
-        own = [one.name for one in self.table.schema(self.version) if pa.types.is_fixed_size_list(one.type)]
-        column = next((name for name in ("vector", *own) if row.get(name) is not None), None)
-        if column is None:
-            raise InvalidUse(f"row {key!r} has no vector, so nothing can be like it", where="id")
-        return column, row[column], row["text"]
 
     def _decoded(self, modality: str, content: bytes) -> pa.RecordBatch:
         """Return the first row of a file, decoded as the dataset's own were."""

@@ -127,7 +127,7 @@ def test_the_answer_is_shaped_as_promised(table: Table) -> None:
 
 
 def test_words_are_looked_up_without_any_model(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raycluster.search.Encoders.embed", lambda *_: pytest.fail("no vector is needed"))
+    monkeypatch.setattr("raycluster.search.Encoders", lambda *_: pytest.fail("no encoder is needed"))
     assert names(ask(table, Question(text="lighthouse", mode="text"))) == ["sea"]
 
 

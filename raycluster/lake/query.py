@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -27,10 +27,11 @@ from raycluster.lake.sql import quoted
 from raycluster.lake.table import LIVE, Table, require_column
 from raycluster.lake.view import ROW, View
 
-__all__ = ["ANSWER", "MOST_HITS", "Answer", "Counting", "Facets", "Mode", "Page", "Question"]
-__all__ += ["count", "facets", "row", "rows", "search", "thumbnail"]
+__all__ = ["ANSWER", "MOST_HITS", "Answer", "Facets", "Mode", "Page", "Question"]
+__all__ += ["count", "facets", "like", "row", "rows", "search", "thumbnail"]
 
 _FACET_ROWS = 65_536  # rows a batch: half a megabyte of dictionary indices a column
+_TOP = 50  # values of a column that are told
 _MOST_VALUES = 10_000  # different values of a column that are counted; one with more is no facet
 
 
@@ -74,6 +75,8 @@ def search(table: Table, question: Question, *, access: Access = EVERYTHING) -> 
         Forbidden: it would choose rows by a column that is masked.
     """
     view = View.open(table, question.version, access)
+    shown = (one for one in question.shown if one in view.schema.names)
+    question = replace(question, columns=tuple(dict.fromkeys((*question.columns, *shown))))
     _require_sense(view, question)
     hits, more = ranked(view, question)
     after = question.offset + question.k
@@ -152,6 +155,24 @@ def row(table: Table, key: str, *, version: int | str = LIVE, access: Access = E
     return found
 
 
+def like(table: Table, key: str, column: str | None, *, version: int | str, access: Access = EVERYTHING) -> Question:
+    """Return the question for rows like one: its vector, in `column` or the first space where it has one; its words.
+
+    Raises:
+        NotFound: as `row`.
+        InvalidUse: the row has no vector.
+    """
+    view = View.open(table, version, access)
+    own = [one.name for one in view.schema if pa.types.is_fixed_size_list(one.type) and one.name != "vector"]
+    spaces = ["vector", *own] if column is None else [column]
+    view.require_readable(spaces)
+    found = _one(view, key, [*spaces, "text"]).to_pylist()[0]
+    space = next((name for name in spaces if found[name] is not None), None)
+    if space is None:
+        raise InvalidUse(f"row {key!r} has no vector, so nothing can be like it", where="id")
+    return Question(column=space, vector=found[space], text=found["text"], version=version)
+
+
 def thumbnail(table: Table, key: str, *, version: int | str = LIVE, access: Access = EVERYTHING) -> bytes | None:
     """Return the picture of one row, JPEG or PNG; None where it has none.
 
@@ -196,31 +217,28 @@ def count(
     return view.count(view.condition(filter))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counting:
-    """What of a dataset is counted: `columns`, the `top` values of each, among the rows of a filter."""
-
-    columns: tuple[str, ...]
-    filter: str | None = None
-    top: Annotated[int, Field(gt=0, le=1000)] = 20
-    version: int | str = LIVE
-
-
-def facets(table: Table, counting: Counting, *, access: Access = EVERYTHING) -> Facets:
+def facets(
+    table: Table,
+    columns: Sequence[str],
+    *,
+    filter: str | None = None,  # noqa: A002
+    version: int | str = LIVE,
+    access: Access = EVERYTHING,
+) -> Facets:
     """Count the most frequent values of columns, streaming; null is a value too.
 
     Raises:
-        InvalidUse: a column that has no values to count, or too many different ones.
+        InvalidUse: a column that has no values to count, or too many different ones; a wrong filter.
         NotFound: no such dataset or version.
         Forbidden: a column is masked.
     """
-    view = View.open(table, counting.version, access)
-    for name in counting.columns:
+    view = View.open(table, version, access)
+    for name in columns:
         _require_countable(view, name)
-    asked = view.condition(counting.filter)
-    if not counting.columns:
+    asked = view.condition(filter)
+    if not columns:
         return Facets(version=view.version, rows=view.count(asked), facets={})
-    total, sums = 0, {name: Counter[Any]() for name in counting.columns}
+    total, sums = 0, {name: Counter[Any]() for name in columns}
     for batch in view.batches(list(sums), asked, _FACET_ROWS):
         total += batch.num_rows
         for name, found in sums.items():
@@ -232,11 +250,12 @@ def facets(table: Table, counting: Counting, *, access: Access = EVERYTHING) -> 
                     where="columns",
                     fix="count a column of few values, or name a filter",
                 )
-    top = {
-        name: [{"value": value, "rows": rows} for value, rows in found.most_common(counting.top)]
-        for name, found in sums.items()
-    }
-    return Facets(version=view.version, rows=total, facets=top)
+    return Facets(version=view.version, rows=total, facets={name: _top(found) for name, found in sums.items()})
+
+
+def _top(found: Counter[Any]) -> list[dict[str, Any]]:
+    order = sorted(found.items(), key=lambda pair: (-pair[1], str(pair[0])))
+    return [{"value": value, "rows": rows} for value, rows in order[:_TOP]]
 
 
 def _require_countable(view: View, name: str) -> None:

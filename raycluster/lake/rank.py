@@ -53,6 +53,7 @@ class Question:
     offset: Annotated[int, Field(ge=0, le=MOST_HITS)] = 0  # hits that were seen already
     filter: str | None = None  # SQL
     columns: tuple[str, ...] = ANSWER
+    shown: tuple[str, ...] = ()  # more columns, where the dataset has them
     version: int | str = LIVE
     weights: tuple[float, float] = (1.0, 1.0)  # of vector and text, when both are asked
     group: Literal["object"] | None = None  # the best piece of each object
