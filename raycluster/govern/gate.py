@@ -9,7 +9,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -63,6 +63,7 @@ class Gate:
             MissingPackage: a policy, and no engine for it.
         """
         self.rules, self.lake = rules, lake
+        self.told: Callable[[float], object] | None = None  # who is told how long each decision took, in seconds
         self._keys = _keys(rules)
         self._issuer = Issuer(rules.issuer or "", rules.audience or "", self._keys) if self._keys else None
         self._tokens = TokenFile(rules.tokens) if rules.tokens else None
@@ -149,8 +150,11 @@ class Gate:
             except Undecided as error:
                 reason = str(error)
                 log.error("nothing was decided, so it is refused: %s", reason)
+        took = time.perf_counter() - began
+        if self.told:
+            self.told(took)
         if self._journal:
-            latency_us = round((time.perf_counter() - began) * 1e6)
+            latency_us = round(took * 1e6)
             outcome = {"revision": revision, "reason": reason, "latency_us": latency_us}
             outcome |= {"allowed": decision.allowed, "filters": len(decision.filters), "masks": len(decision.masks)}
             self._journal.add(self._decided(principal, document, outcome))

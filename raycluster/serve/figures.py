@@ -26,6 +26,7 @@ from raycluster.serve.seldom import Seldom
 _LOOK_SECONDS = 15.0
 _PROBE_SECONDS = 600.0  # brute force over 50,000 rows of each dataset takes a second
 _PATIENCE_SECONDS = 2.0  # Prometheus gives up after ten by default
+_FRESH_SECONDS = 60.0  # figures as young as this are told at once, and newer ones the next time
 
 _log = logging.getLogger(__name__)
 
@@ -43,9 +44,10 @@ class Figures:
     def collect(self) -> Iterable[Metric]:
         """Return the figures; a look at the lake is begun where one is due, and not waited for for long."""
         self.probe.nudge()
-        is_fresh = self.look.nudge(_PATIENCE_SECONDS)
+        is_fresh = time.monotonic() - self.look.succeeded < _FRESH_SECONDS
+        is_done = self.look.nudge(0.0 if is_fresh else _PATIENCE_SECONDS)
         up = _gauge("lake_up", "1 where the last look at the lake went well.")
-        up.add_metric([], float(is_fresh))
+        up.add_metric([], float(is_done or (is_fresh and not self.look.trouble)))
         behind = _gauge("follower_seconds", "Since this replica last looked for new versions.")
         behind.add_metric([], time.monotonic() - self.follower.looked)
         return [up, behind, *self._served(), *self._families]

@@ -25,6 +25,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from raycluster.govern.gate import Gate
 from raycluster.lake.follow import Follower
 from raycluster.lake.lake import Lake
 from raycluster.serve.figures import Figures
@@ -56,12 +57,17 @@ class Metrics:
         self.decision_seconds = Histogram(
             "raycluster_decision_seconds", "Asking the policy.", registry=self.registry, buckets=_DECISIONS
         )
-        self.policy_reload_failed = Gauge(
-            "raycluster_policy_reload_failed",
-            "1 while the policy on disk is broken and the one before it is in force.",
+        self.gate_problems = Gauge(
+            "raycluster_gate_problems",
+            "Policies, keys, tokens and logs that are not in force or not written as they should be.",
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
+
+    def watch(self, gate: Gate) -> None:
+        """Take the time of a gate's decisions, and count what is wrong with it."""
+        gate.told = self.decision_seconds.observe
+        self.gate_problems.set_function(lambda: len(gate.problems()))
 
     def _histogram(self, name: str, says: str, *labels: str) -> Histogram:
         return Histogram(f"raycluster_{name}_seconds", says, labels, registry=self.registry, buckets=_REQUESTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ class Seldom:
     def __init__(self, work: Callable[[], object], *, every: float) -> None:
         self.work, self.every = work, every
         self.trouble = ""  # why it failed the last time
+        self.succeeded = -math.inf  # when it last went well, of time.monotonic()
         self._done: float | None = None
         self._under_way: threading.Event | None = None
         self._lock = threading.Lock()
@@ -35,7 +37,7 @@ class Seldom:
     def _work(self, under_way: threading.Event) -> None:
         try:
             self.work()
-            self.trouble = ""
+            self.trouble, self.succeeded = "", time.monotonic()
         except Exception as error:  # noqa: BLE001 - told and logged; the next time may go well
             self.trouble = f"{type(error).__name__}: {error}"
             _log.warning("%s", self.trouble)

@@ -36,6 +36,7 @@ def source(lake, context):
 def eager(monkeypatch):
     """Look each time, and wait for it."""
     monkeypatch.setattr(figures, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(figures, "_FRESH_SECONDS", 0.0)
     monkeypatch.setattr(figures, "_PATIENCE_SECONDS", 30.0)
 
 
@@ -137,6 +138,19 @@ def test_a_lake_that_hangs_holds_up_no_scrape(lake, context, monkeypatch):
     assert told(source)["lake_up",] == 0
     assert told(source)["lake_up",] == 0
     assert time.monotonic() - started < 5
+    let.set()
+
+
+def test_figures_are_at_hand_while_newer_ones_are_looked_up(lake, context, monkeypatch):
+    monkeypatch.setattr(figures, "_LOOK_SECONDS", 0.0)
+    source = Figures(lake, context.follower)
+    told(source)
+    let = threading.Event()
+    monkeypatch.setattr(source.look, "work", lambda: let.wait(30))
+    started = time.monotonic()
+    found = told(source)
+    assert time.monotonic() - started < 1  # it waits for nothing
+    assert (found["lake_up",], found["dataset_rows", "gallery"]) == (1, 15)
     let.set()
 
 
