@@ -1,5 +1,6 @@
 """Real runs on a real Ray: what is new, changed, vanished, bad, deadly or too much."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -336,3 +337,28 @@ def test_a_crash_in_a_later_pool_costs_its_object_only(corpus: Path, lake: Lake)
     (corpus / "segfault.txt").write_text("a SEGFAULT here\n")
     summary = run(workload(corpus, encode="[{use: 'private_stages:Marking', actors: 1}]"), lake)
     assert (summary.status, summary.rows, summary.codes) == ("done", 15, {"corrupt": 1})
+
+
+def test_others_see_how_far_a_run_has_come_while_it_goes_on(corpus: Path, lake: Lake) -> None:
+    work = workload(corpus, encode="[{use: 'private_stages:Slow'}]")
+    runs, told = lake.runs(), []
+    over = threading.Event()
+
+    def watch() -> None:  # as a server does: it knows nothing but the lake
+        while not over.wait(0.2):
+            told.extend(lake.progress().get(one.run_id) for one in runs.recent(status="running"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        summary = run(work, lake)
+    finally:
+        over.set()
+        watcher.join()
+    found = [one for one in told if one and one.get("stages")]
+    assert found, told
+    assert {one["objects"] for one in found} == {15}
+    assert [one["done"] for one in found] == sorted(one["done"] for one in found)
+    assert found[-1]["stages"]["text"]["rows"] > 0
+    assert found[-1]["stages"]["text"]["rate"] > 0
+    assert lake.progress().get(summary.run_id) is None
