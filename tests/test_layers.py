@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "raycluster"
 RANKS = [
     {"errors", "units"},
-    {"stage"},
+    {"stage", "client"},
     {"row"},
     {"declare"},
     {"place", "lake", "fetch", "compare"},
