@@ -53,4 +53,4 @@ def _is_stuck(follower: Follower) -> bool:
 @cache
 def _glance(lake: Lake) -> Seldom:
     """Return a look at the lake that many may ask for at a time, and that hangs alone where the lake hangs."""
-    return Seldom(lake.datasets, every=_PATIENCE_SECONDS)
+    return Seldom(lambda: lake.datasets(), every=_PATIENCE_SECONDS)

@@ -91,15 +91,21 @@ class Traced:
         with tracer.start_as_current_span(scope["method"], above, kind=SpanKind.SERVER, **_SILENT) as own:
             own.set_attributes({"http.request.method": scope["method"], "url.scheme": scope["scheme"]})
 
+            def note(status: int) -> None:
+                own.set_attribute("http.response.status_code", status)
+                if status >= 500:
+                    own.set_status(Status(StatusCode.ERROR))
+
             async def listen(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    own.set_attribute("http.response.status_code", message["status"])
-                    if message["status"] >= 500:
-                        own.set_status(Status(StatusCode.ERROR))
+                    note(message["status"])
                 await send(message)
 
             try:
                 await self.app(scope, receive, listen)
+            except Exception:
+                note(500)  # as the server answers then
+                raise
             finally:
                 if path := getattr(scope.get("route"), "path", None):
                     own.update_name(f"{scope['method']} {path}")
