@@ -68,6 +68,7 @@ class Plan:
     problems: tuple[str, ...] = ()
     base: int = 0  # the dataset's version that the source was compared with; 0: it did not exist
     fill: Generation | None = None  # columns that old rows must get before new rows come
+    run_id: str = ""  # of the run that carries it out, where somebody was told before; empty: a new one
 
     @property
     def listed(self) -> int:

@@ -201,7 +201,7 @@ def _units(plan: Plan, table: Table, version: int, left: Mapping[int, str]) -> I
     assert plan.fill is not None
     references = LOCATED.empty_table()
     if Rules(plan.workload, plan.fill, table.schema(version)).again:
-        references = located(plan.workload.source.objects(), _held(table, version, left))
+        references = located(plan.workload.source.whole().objects(), _held(table, version, left))
     for fragment, key in left.items():
         own = references.filter(pc.equal(references["fragment"], fragment)).drop_columns(["fragment"])
         unit = {"key": key, "version": version, "fragment": fragment, "references": own.to_pylist()}

@@ -64,11 +64,12 @@ def prepare(
     in_dataset = map(_settled, table.known(base or None, outdated=_outdated(workload)))
     quarantined = lake.quarantine(table.name).known(declaration_digest(workload))
     in_quarantine = (_quarantined(batch, replay if isinstance(replay, str) else None) for batch in quarantined)
+    deleted = map(_settled, lake.deletions(table.name).known())
     plan = make_plan(
         workload,
         cluster,
         listed=chain([] if first is None else [first], listed),
-        known=chain(in_dataset, in_quarantine),
+        known=chain(in_dataset, in_quarantine, deleted),
         replay=bool(replay),
     )
     return replace(_looked_into(plan) if peeks else plan, base=base, fill=fill)

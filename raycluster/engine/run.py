@@ -7,7 +7,6 @@ committed.
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections import Counter
@@ -38,7 +37,7 @@ from raycluster.lake.index import build
 from raycluster.lake.lake import Lake
 from raycluster.lake.maintain import due, maintain
 from raycluster.lake.progress import Teller
-from raycluster.lake.runs import Run, Status
+from raycluster.lake.runs import Run, Status, new_run_id
 from raycluster.lake.table import Table
 from raycluster.lake.write import Sink
 from raycluster.plan import Plan
@@ -125,7 +124,7 @@ class _Run:
         now = datetime.now(UTC)
         self.started_at = now
         self.summary = Summary(
-            run_id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+            run_id=plan.run_id or new_run_id(),
             workload=self.workload.name,
             dataset=self.table.name,
             objects=plan.listed,
@@ -225,7 +224,9 @@ class _Run:
             for gone in self.plan.vanished.chunks if self.prune else ():
                 self.summary.replaced += self.landing.commit(removed=gone.to_pylist()).removed
                 self.quarantine.remove(gone.to_pylist())
-            self.landing.commit(fence="release")
+            # what was deleted while this run had it in hand does not come back
+            deleted = self.lake.deletions(self.table.name).among(self.plan.todo["object_id"].chunks)
+            self.landing.commit(removed=deleted, fence="release")
         for older in self.plan.stale.chunks:
             self.quarantine.remove(older.to_pylist())
         self.summary.indexes = build(self.table, self.workload.sink.index)

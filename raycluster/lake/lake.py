@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from raycluster.errors import InvalidUse
 from raycluster.lake import store
+from raycluster.lake.batches import Batches
+from raycluster.lake.decisions import Decisions
+from raycluster.lake.deletions import Deletions
 from raycluster.lake.events import Events
 from raycluster.lake.ledger import Ledger
 from raycluster.lake.progress import Told
@@ -56,6 +59,18 @@ class Lake:
     def quarantine(self, name: str) -> Quarantine:
         """Return what could not be used of the dataset called `name`."""
         return Quarantine(f"{self.uri}/_quarantine/{_valid(name)}.lance")
+
+    def batches(self) -> Batches:
+        """Return what was posted here, object by object."""
+        return Batches(self.uri)
+
+    def deletions(self, name: str) -> Deletions:
+        """Return what was deleted from the dataset called `name`."""
+        return Deletions(f"{self.uri}/_deleted/{_valid(name)}.lance")
+
+    def decisions(self) -> Decisions:
+        """Return who was let in here, and who was not."""
+        return Decisions(f"{self.uri}/_decisions.lance")
 
     def runs(self) -> Runs:
         """Return past and present runs."""

@@ -289,7 +289,8 @@ def _forget(uri: str, keep_age: timedelta, keep_versions: int, *, dry_run: bool 
 
 def _lists(lake: Lake, name: str) -> Iterator[str]:
     """Yield the URIs of what grows by a version with each row: Registers."""
-    for uri in (lake.quarantine(name).uri, lake.runs().uri, lake.rollbacks().uri):
+    lists = (lake.quarantine(name), lake.deletions(name), lake.batches(), lake.runs(), lake.rollbacks())
+    for uri in (one.uri for one in lists):
         if store.exists(uri):
             yield uri
 

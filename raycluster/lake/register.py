@@ -39,6 +39,16 @@ class Register:
             merge = store.open_dataset(self.uri).merge_insert(self.key)
             merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
+    def add(self, rows: pa.Table) -> bool:
+        """Add rows, none of which replaces any: of several puts at once of one key, one is the first.
+
+        Tell whether these were all first.
+        """
+        with store.explained(self.uri, "write to"):
+            store.create(self.uri, self.schema)
+            done = store.open_dataset(self.uri).merge_insert(self.key).when_not_matched_insert_all().execute(rows)
+        return int(done["num_inserted_rows"]) == rows.num_rows
+
     def remove(self, keys: Sequence[str], *, column: str | None = None, where: str = "true") -> int:
         """Delete the rows with these keys (or values of another column) for which `where` (SQL) holds; count them."""
         if not keys or not store.exists(self.uri):

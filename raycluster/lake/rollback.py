@@ -8,6 +8,9 @@ What was undone is not silently done again: a run whose workload declares the sa
 refuses, until the workload is changed, or `--redo` says that the cause lay elsewhere. A rollback is undone by another
 one, to the version that it left.
 
+What was deleted stays deleted, also where the earlier version holds it: it is taken out again, and readers go to the
+version after that.
+
 The record (`rollbacks.py`) is written before anything moves, and once more when all has: after a death in between it
 has no `restored`, and the next run refuses until the rollback has been given again.
 """
@@ -21,9 +24,10 @@ from datetime import UTC, datetime
 
 from raycluster.errors import InvalidUse, NotFound, RolledBack
 from raycluster.lake import store
+from raycluster.lake.commit import Change, commit
 from raycluster.lake.lake import Lake
 from raycluster.lake.rollbacks import Rollback
-from raycluster.lake.table import PREVIOUS, Table
+from raycluster.lake.table import PREVIOUS, Move, Table
 
 
 def roll_back(lake: Lake, name: str, *, to: str | None, by: str, why: str = "") -> Rollback:
@@ -69,8 +73,11 @@ def roll_back(lake: Lake, name: str, *, to: str | None, by: str, why: str = "") 
     with store.explained(table.uri, "roll back"):
         table.open(version).restore()
     entry = replace(entry, restored=table.version())
+    if gone := lake.deletions(name).among(rows.column("object_id") for rows in table.known()):
+        landed = commit(table, Change(run_id=entry.rollback_id, workload="", removed=gone))
+        entry = replace(entry, version=landed.version, restored=landed.version)
     if live is not None:
-        table.set_live(version, "back")
+        table.set_live(entry.version, "back")
     for run_id in table.open_runs(latest).values():
         lake.runs().close(run_id, f"{name!r} was rolled back to version {version} by {by}")
     lake.rollbacks().put(entry)
@@ -121,13 +128,13 @@ def shown(lake: Lake, name: str) -> list[tuple[datetime, int]]:
     return sorted([*runs, *backs], reverse=True)
 
 
-def publish(lake: Lake, table: Table, version: int) -> int:
+def publish(lake: Lake, table: Table, version: int, move: Move = "forward") -> int:
     """Let readers see what a run has made, unless it was rolled back meanwhile; return what they see.
 
     A tag has no compare-and-swap. Whoever comes second puts it right: a rollback moves it after its restore, a run
     looks for a restore after it has moved it.
     """
-    seen = table.set_live(version)
+    seen = table.set_live(version, move)
     for entry in lake.rollbacks().of(table.name)[:1]:
         if entry.restored is not None and entry.restored > version:
             return table.set_live(entry.version, "back")

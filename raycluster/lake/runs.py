@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from raycluster.lake.register import Register
 from raycluster.lake.sql import quoted
 from raycluster.stage import unknown
 
-Status = Literal["running", "done", "failed", "stopped"]
+Status = Literal["queued", "running", "done", "failed", "stopped"]
 
 SCHEMA = pa.schema(
     [
@@ -43,6 +44,11 @@ class Run:
     finished_at: datetime | None = None
     version: int | None = None
     summary: dict[str, Any] = field(default_factory=dict)
+
+
+def new_run_id() -> str:
+    """Return an id that sorts by time."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import lance
@@ -29,6 +29,7 @@ _RUST_PLACE = re.compile(r",? ?/[^ ]+\.rs:\d+(:\d+)?")
 _PREFIX = re.compile(r"^(?:(?:Invalid user input|External error|LanceError\(\w+\)): )+")
 _FIX_LOCAL = "check the path and its permissions; name the lake with --lake or RAYCLUSTER_LAKE"
 _FIX_FULL = "free space there, and run it again: what was committed is kept, and readers see what they saw before"
+_COPIED_BYTES = 1 << 20
 _TAG_ROOM = 1 << 20  # bytes; a tag takes a block, and others write too
 _FIX_REMOTE = "check the bucket, the credentials (AWS_*, GOOGLE_*, AZURE_*) and, off AWS, AWS_ENDPOINT_URL"
 
@@ -142,11 +143,43 @@ def folders(uri: str) -> list[str]:
 def modified(uri: str) -> dict[str, datetime | None]:
     """Return every file below `uri`, and when it was last written by the store's clock; None where it does not say."""
     try:
-        place, root = (pafs.LocalFileSystem(), uri) if "://" not in uri else pafs.FileSystem.from_uri(quote(uri, ":/"))
+        place, root = _arrow(uri)
     except pa.ArrowInvalid:  # Arrow does not know this kind of store; Lance does, but lists names only
         return dict.fromkeys(LanceFileSession(uri).list())
     found = place.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True))
     return {one.path[len(root) + 1 :]: one.mtime for one in found if one.type == pafs.FileType.File}
+
+
+def _arrow(uri: str) -> tuple[Any, str]:
+    """Return Arrow's client of a store, and the path of `uri` in it."""
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), uri
+    place, path = pafs.FileSystem.from_uri(quote(uri, ":/"))
+    return place, path
+
+
+def put(uri: str, content: IO[bytes]) -> None:
+    """Write what a file holds to `uri`, some megabytes at a time, under exactly that name.
+
+    Lance (`upload`) writes `%C3%BC` for an `ü`: whoever reads an object by its uri would not find it.
+    """
+    with explained(uri, "write to"):
+        place, path = _arrow(uri)
+        if "://" not in uri:
+            place.create_dir(str(Path(path).parent), recursive=True)
+        with place.open_output_stream(path) as file:
+            shutil.copyfileobj(content, file, _COPIED_BYTES)
+
+
+def remove(uri: str) -> bool:
+    """Delete what `put` wrote; tell whether it was there."""
+    with explained(uri, "delete"):
+        place, path = _arrow(uri)
+        try:
+            place.delete_file(path)
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def remove_file(uri: str, path: str) -> bool:

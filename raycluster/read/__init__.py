@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import pyarrow as pa
 
@@ -58,6 +58,10 @@ class Source(ABC):
         Raises:
             InvalidUse: a path does not exist or the store refuses the listing.
         """
+
+    def whole(self) -> Self:
+        """Return the source of all that this one has ever listed under the workload's name, if it lists less now."""
+        return self
 
     @abstractmethod
     def get(self, reference: Reference) -> Media:

@@ -18,7 +18,7 @@ from raycluster.errors import BadMedia
 from raycluster.read import Reference, Source
 from raycluster.read._media_type import HEAD_BYTES, identify
 from raycluster.read._spool import remove, spool
-from raycluster.read._store import Found, is_local, local_path, name_of, say, shown
+from raycluster.read._store import Found, Store, is_local, local_path, name_of, say, shown
 from raycluster.read._stores import store_of
 from raycluster.read._text_type import MediaType
 from raycluster.row import Media, object_id
@@ -33,6 +33,10 @@ class Loading(Source):
     memory_bytes: Bytes = 64 << 20  # a larger object is handed on as a file, not as bytes
     timeout: Seconds = 60.0  # a store that sends nothing for so long is given up
 
+    def store(self, uri: str) -> Store:
+        """Return the store that a uri lies in."""
+        return store_of(uri, timeout=self.timeout)
+
     def load(self, reference: Reference, found: Found) -> Media:
         """Return the object that lies at `found`, under the name of `reference`.
 
@@ -41,7 +45,7 @@ class Loading(Source):
         """
         self.limit(found.size)
         try:
-            chunks = store_of(found.uri, timeout=self.timeout).stream(found)
+            chunks = self.store(found.uri).stream(found)
             in_place = is_local(found.uri) and found.size > self.memory_bytes
             return self.gather(reference, chunks, path=local_path(found.uri) if in_place else None, name=found.uri)
         except OSError as error:
@@ -50,7 +54,7 @@ class Loading(Source):
     def head(self, uri: str, size: int) -> bytes:
         """Return the first bytes of what lies at a uri."""
         try:
-            return store_of(uri, timeout=self.timeout).read(uri, 0, size)
+            return self.store(uri).read(uri, 0, size)
         except OSError as error:
             raise BadMedia("unreadable", f"{shown(uri)}: {say(error)}") from error
 

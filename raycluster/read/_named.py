@@ -26,6 +26,10 @@ class Unreachable(RayclusterError):
     code, status, retryable = "unreachable", 503, True
 
 
+class _Closed(InvalidUse):
+    """A store refuses to tell of an object."""
+
+
 class Once:
     """Says which uris are new. It grows by about 80 bytes of memory a uri, however long that is; 130 while it doubles.
 
@@ -42,7 +46,7 @@ class Once:
         return len(self.seen) > before
 
 
-def look_up(uris: Iterable[str], *, once: Once, timeout: float) -> Iterator[Found]:
+def look_up(uris: Iterable[str], *, once: Once, timeout: float, posted: bool = False) -> Iterator[Found]:
     """Yield what lies at each uri, each once, in order, many asked at once.
 
     What is not there has the version `ABSENT`.
@@ -51,6 +55,8 @@ def look_up(uris: Iterable[str], *, once: Once, timeout: float) -> Iterator[Foun
         uris: in any number.
         once: what was listed already, of the whole source.
         timeout: seconds to wait for a store.
+        posted: whoever named them may not be trusted. Redirects are not followed, and what a store refuses to tell of
+            is called absent, so that one uri does not keep the others from being read.
 
     Raises:
         InvalidUse: a store refuses to tell.
@@ -58,7 +64,12 @@ def look_up(uris: Iterable[str], *, once: Once, timeout: float) -> Iterator[Foun
     """
 
     def find(uri: str) -> Found:
-        return _find(uri, timeout)
+        try:
+            return _find(uri, timeout, redirects=not posted)
+        except _Closed:
+            if not posted:
+                raise
+            return Found(uri, ABSENT)
 
     remaining = filter(once.is_first, uris)
     with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="raycluster-list") as pool:
@@ -70,28 +81,28 @@ def look_up(uris: Iterable[str], *, once: Once, timeout: float) -> Iterator[Foun
                     yield found
 
 
-def _find(uri: str, timeout: float) -> Found:
+def _find(uri: str, timeout: float, *, redirects: bool) -> Found:
     """Return what lies at a uri, asking again where the way to it may be at fault."""
     for pause in _PAUSES:
         try:
-            return _ask(uri, timeout)
+            return _ask(uri, timeout, redirects=redirects)
         except Unreachable as error:
             if isinstance(error.__cause__, Busy):
                 raise
             time.sleep(pause)
-    return _ask(uri, timeout)
+    return _ask(uri, timeout, redirects=redirects)
 
 
-def _ask(uri: str, timeout: float) -> Found:
+def _ask(uri: str, timeout: float, *, redirects: bool) -> Found:
     try:
-        return store_of(uri, timeout=timeout).find(uri)
+        return store_of(uri, timeout=timeout, redirects=redirects).find(uri)
     except FileNotFoundError:
         return Found(uri, ABSENT)
     except RayclusterError:
         raise
     except (PermissionError, Refused) as error:
         message = f"{shown(uri)} cannot be looked up: {say(error)}; nothing was changed"
-        raise InvalidUse(message, fix="grant access, or no longer name it in the source") from error
+        raise _Closed(message, fix="grant access, or no longer name it in the source") from error
     except Exception as error:  # clients of stores raise what they like, not only OSError
         message = f"{shown(uri)} cannot be looked up: {say(error)}; nothing was changed"
         raise Unreachable(message, fix="run again when it answers, or no longer name it in the source") from error
