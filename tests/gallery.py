@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import wave
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ def rows_of(files: dict[str, str], objects: dict[str, Raw], seed: int = 0) -> pa
                     "thumbnail": piece.thumbnail,
                     "features": {"width": 320, "height": 240} if raw.modality == "image" else None,
                     "provenance": {"run_id": "run1", "workload": "w", "stages": [raw.modality], "models": []},
-                    "ingested_at": datetime(2026, 1, 1, 0, 0, len(rows), tzinfo=UTC),
+                    "ingested_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=len(rows)),
                     "label": piece.label,
                     "label_score": piece.score,
                 }

@@ -75,7 +75,7 @@ def _counted(table: Table, version: int, files: str) -> tuple[tuple[str, int], .
 
 
 def _sums(table: Table, version: int, access: Access) -> dict[str, int]:
-    found = query.facets(table, query.Counting(columns=("modality",), version=version), access=access)
+    found = query.facets(table, ["modality"], version=version, access=access)
     return {one["value"]: one["rows"] for one in found.facets["modality"]}
 
 

@@ -27,25 +27,25 @@ def original(uri: str, wanted: str, *, timeout: float) -> Found:
         Unserved: it is a cell of a table: a row does not say of which column.
         Unreachable: its store does not answer, or refuses.
     """
-    try:
-        found = store_of(uri, timeout=timeout).find(uri)
-    except FileNotFoundError as error:
-        if "#" in uri:
-            raise _cell(uri) from error
-        raise Gone("the original is not there any more", fix="run its workload again to take it out") from error
-    except RayclusterError:
-        raise
-    except Exception as error:  # clients of stores raise what they like, not only OSError
-        raise Unreachable(f"the original cannot be read: {say(error)}", fix="try again later") from error
+    found = _find(uri, timeout)
+    table, sign, key = uri.rpartition("#")
+    if found is None and sign and _find(table, timeout) is not None:
+        fix = f"read it there: row {key} of {table}"
+        raise Unserved("this object is a cell of a Parquet or Lance table, and those are not served", fix=fix)
+    if found is None:
+        raise Gone("the original is not there any more", fix="run its workload again to take it out")
     nothing = found.is_folder or found.version in ("", ABSENT) or (is_local(uri) and not found.size)
     if nothing or object_id(uri, found.version) != wanted:
         raise Gone("the original has changed since it was ingested", fix="run its workload again to take it in anew")
     return found
 
 
-def _cell(uri: str) -> Unserved:
-    table, _, key = uri.rpartition("#")
-    return Unserved(
-        "this object is a cell of a Parquet or Lance table, and those are not served",
-        fix=f"read it there: row {key} of {table}",
-    )
+def _find(uri: str, timeout: float) -> Found | None:
+    try:
+        return store_of(uri, timeout=timeout).find(uri)
+    except FileNotFoundError:
+        return None
+    except RayclusterError:
+        raise
+    except Exception as error:  # clients of stores raise what they like, not only OSError
+        raise Unreachable(f"the original cannot be read: {say(error)}", fix="try again later") from error

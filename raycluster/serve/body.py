@@ -6,13 +6,16 @@ Source: RFC 9110, sections 13 (conditions) and 14 (ranges). Of several ranges at
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import chain
+from typing import Any, cast
 from urllib.parse import quote, unquote
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
 
 from raycluster.errors import Gone, RayclusterError
 from raycluster.read._named import Unreachable
@@ -82,7 +85,7 @@ def body(store: Store, found: Found, asked: tuple[str, Headers], headers: dict[s
     if method == "HEAD":
         return Response(status_code=status, headers=headers)
     chunks = store.part(found, reach.start, len(reach)) if found.size else store.stream(found)
-    return StreamingResponse(_begun(chunks), status_code=status, headers=headers)
+    return _Stream(chunks, status_code=status, headers=headers)
 
 
 def _range(conditions: Headers, tag: str, size: int) -> range | None:
@@ -106,12 +109,22 @@ def _unsatisfiable(size: int) -> Response:
     return answer
 
 
-def _begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Return chunks once the first is there: what fails before is told, what fails later ends the connection."""
-    try:
-        first = next(chunks)
-    except (Changed, FileNotFoundError) as error:
-        raise Gone("the original has changed just now", fix="ask again") from error
-    except Exception as error:  # clients of stores raise what they like, not only OSError
-        raise Unreachable(f"the original cannot be read: {say(error)}", fix="try again later") from error
-    return chain([first], chunks)
+class _Stream(StreamingResponse):
+    """Chunks on their way: what fails before the first is told, what fails later ends the connection.
+
+    Whoever is told no more, because he has left, keeps nothing open: the chunks are closed then and there.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], **answer: Any) -> None:
+        self.chunks = chunks
+        try:
+            first = next(chunks)
+        except (Changed, FileNotFoundError) as error:
+            raise Gone("the original has changed just now", fix="ask again") from error
+        except Exception as error:  # clients of stores raise what they like, not only OSError
+            raise Unreachable(f"the original cannot be read: {say(error)}", fix="try again later") from error
+        super().__init__(chain([first], chunks), **answer)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with closing(cast(Generator[bytes], self.chunks)):
+            await super().__call__(scope, receive, send)

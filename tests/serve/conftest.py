@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import uvicorn
 from gallery import Piece, Raw, Told, corpus, put, rows_of, save
 from starlette.testclient import TestClient
 
@@ -82,6 +85,19 @@ def client(context: Context) -> Iterator[TestClient]:
     """The application over the lake."""
     with TestClient(application(context)) as found:
         yield found
+
+
+@pytest.fixture
+def address(context: Context) -> Iterator[str]:
+    """Serve the application on a free port, as a real server does: answers come in pieces, clients may leave."""
+    server = uvicorn.Server(uvicorn.Config(application(context), port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
 
 
 @pytest.fixture
