@@ -1,16 +1,30 @@
-"""Settings become what one replica works with: the lake, its datasets at hand, the gate, the encoders."""
+"""Settings become what one replica works with: the lake, its datasets at hand, the gate, encoders, who runs uploads."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+from raycluster.engine.intake import Intake
 from raycluster.govern.gate import Gate
 from raycluster.lake.access import Access
 from raycluster.lake.follow import Follower
 from raycluster.lake.lake import Lake
 from raycluster.lake.table import Table
+from raycluster.search import Embedded, Question, embed
 from raycluster.serve.measure import Metrics
 from raycluster.serve.settings import Settings
+
+Embed = Callable[[str, "int | str", Question], Awaitable[Embedded]]
+
+
+class Runner(Protocol):
+    """Whoever has uploads run: one for all replicas."""
+
+    async def submit(self, dataset: str, batch: str) -> str:
+        """Have a batch run that has landed; return the id of its run."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +44,49 @@ class Context:
     follower: Follower
     gate: Gate
     metrics: Metrics
+    embed: Embed  # dataset, version and question -> what can be searched for
+    intake: Runner
 
     @classmethod
-    def open(cls, settings: Settings) -> Context:
-        """Open a lake for serving."""
+    def open(cls, settings: Settings, **elsewhere: Any) -> Context:
+        """Open a lake for serving.
+
+        Args:
+            settings: what is served, and how.
+            elsewhere: `embed` and `intake`, where others do that; otherwise this process does it itself.
+        """
         lake = Lake(settings.lake)
         follower = Follower(lake, every=settings.follow)
         follower.start()
+        gate, metrics = Gate(settings.rules, lake), Metrics(lake, follower)
+        metrics.watch(gate)
         return cls(
             settings=settings,
             lake=lake,
             follower=follower,
-            gate=Gate(settings.rules, lake),
-            metrics=Metrics(lake, follower),
+            gate=gate,
+            metrics=metrics,
+            embed=elsewhere.get("embed") or _embeds_itself(follower),
+            intake=elsewhere.get("intake") or _RunsItself(Intake(lake)),
         )
 
     def close(self) -> None:
         """Stop what runs beside the requests."""
         self.follower.stop()
+        if isinstance(self.intake, _RunsItself):
+            self.intake.own.stop()
+
+
+def _embeds_itself(follower: Follower) -> Embed:
+    async def embedded(name: str, _: int | str, question: Question) -> Embedded:
+        return await asyncio.to_thread(embed, follower.table(name), question)
+
+    return embedded
+
+
+@dataclass
+class _RunsItself:
+    own: Intake
+
+    async def submit(self, dataset: str, batch: str) -> str:
+        return await asyncio.to_thread(self.own.submit, dataset, batch)

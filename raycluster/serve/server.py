@@ -69,7 +69,8 @@ class Server:
 
     def _start(self) -> None:
         if not joins_cluster(self.address):
-            os.environ.update(_environment(self._folder))
+            for name, value in _environment(self._folder).items():
+                os.environ.setdefault(name, value)
         connect(self.address)
         from ray import serve
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from raycluster.errors import Forbidden
+from raycluster.errors import Forbidden, RayclusterError
 from raycluster.govern.principal import Principal
 from raycluster.lake.table import LIVE, Table
 from raycluster.serve.context import Context, Seen
@@ -38,9 +38,13 @@ class Visit:
             Forbidden: the policy does not allow it; said before whether there is such a dataset.
             NotFound: no such dataset or version.
         """
-        self.context.gate.permit(self.principal, "GET", ("data", name))
-        table = self.context.follower.table(name)
-        return Seen(table, self.context.gate.access(self.principal, name, table.schema(version)))
+        try:
+            table = self.context.follower.table(name)
+            columns = table.schema(version)
+        except RayclusterError:
+            self.context.gate.permit(self.principal, "GET", ("data", name))
+            raise
+        return Seen(table, self.context.gate.access(self.principal, name, columns))
 
     def add(self, name: str) -> Table:
         """Let the principal change a dataset.
