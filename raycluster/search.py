@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -30,7 +30,7 @@ from raycluster.row import MEDIA
 # The environment variable that lists the modules whose private stages may answer questions. A dataset names its
 # encoders itself; without this, reading somebody's dataset would run any stage that it names.
 TRUSTED = "RAYCLUSTER_PRIVATE_STAGES"
-_ASKED = ("text", "image", "audio", "id", "vector")
+_ASKED: tuple[Literal["text", "image", "audio", "id", "vector"], ...] = ("text", "image", "audio", "id", "vector")
 _LABELS = ("label", "label_score")  # what a classifier of pictures says, where a dataset has one
 # What may be in the file of a question; a film has a sound track.
 _TAKEN = {"image": ("image",), "audio": ("audio", "video")}
@@ -62,17 +62,12 @@ class Question:
     highlight: bool = False
 
     @property
-    def needs_encoder(self) -> bool:
-        """Tell whether a model has to run before this can be answered.
+    def by(self) -> Literal["text", "image", "audio", "id", "vector", "words"]:
+        """Return what its vector comes from; words, where it needs none.
 
         Raises:
             InvalidUse: it asks for nothing, or for two things at once.
         """
-        return self._by in ("text", "image", "audio")
-
-    @property
-    def _by(self) -> str:
-        """Return what the vector comes from; words where none is needed."""
         asked = [name for name in _ASKED if getattr(self, name) is not None]
         if self.mode == "hybrid" and len(asked) == 2 and "text" in asked:
             asked.remove("text")
@@ -81,7 +76,18 @@ class Question:
             raise InvalidUse(f"ask by one of {', '.join(_ASKED)}: {found}", where="text")
         if self.text is not None and not self.text.strip():
             raise InvalidUse("the text is empty", where="text", fix="say what to look for")
-        return "words" if asked == ["text"] and self.mode == "text" else asked[0]
+        return "words" if asked[0] == "text" and self.mode == "text" else asked[0]
+
+    @property
+    def unembedded(self) -> Question | None:
+        """Return the part of a question that a model has to see before it can be answered; None where there is none.
+
+        Raises:
+            InvalidUse: as `by`.
+        """
+        if self.by not in ("text", "image", "audio"):
+            return None
+        return Question(**{self.by: getattr(self, self.by), "mode": self.mode, "version": self.version})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,24 +107,39 @@ def ask(table: Table, question: Question, *, access: Access = EVERYTHING) -> dic
         NotFound: no such dataset, version or row.
         Forbidden: it would choose rows by a column that is masked.
     """
-    told = answer(table, question, embed(table, question), access=access)
+    unembedded = question.unembedded
+    embedded = None if unembedded is None else embed(table, unembedded)
+    told = answer(table, question, embedded, access=access)
     return {name: value for name, value in told.items() if name != "next"}
 
 
 def embed(table: Table, question: Question) -> Embedded:
-    """Run the encoders that a question needs; without an access, as nothing of the dataset's rows is read.
+    """Run the encoders that a question needs (`Question.unembedded`). Nothing of the dataset's rows is read.
 
     Raises:
-        InvalidUse, NotFound: as `ask`.
+        InvalidUse: the dataset has no encoder for it, or nothing can be seen or heard in it.
+        NotFound: no such dataset or version.
     """
-    if not question.needs_encoder:
-        return Embedded(column=question.column or "vector", vector=question.vector, text=question.text)
-    found = Encoders(table, question.version).embed(question)
-    return replace(found, text=question.text or found.text)
+    if question.text is not None:
+        return embed_texts(table, question.version, [question.text])[0]
+    encoders = Encoders(table, question.version)
+    return encoders.image(question.image) if question.image is not None else encoders.audio(question.audio or b"")
 
 
-def answer(table: Table, question: Question, embedded: Embedded, *, access: Access = EVERYTHING) -> dict[str, Any]:
-    """Look for what `embed` has returned; `next` is the offset of the next page, if there is one.
+def embed_texts(table: Table, version: int | str, texts: Sequence[str]) -> list[Embedded]:
+    """Embed several texts at once.
+
+    Raises:
+        InvalidUse, NotFound: as `embed`.
+    """
+    vectors = Encoders(table, version).texts(texts)
+    return [Embedded(vector=vector, text=text) for vector, text in zip(vectors, texts, strict=True)]
+
+
+def answer(
+    table: Table, question: Question, embedded: Embedded | None = None, *, access: Access = EVERYTHING
+) -> dict[str, Any]:
+    """Look for a question, and for what `embed` has made of it; `next` is the offset of the next page, if there is one.
 
     Raises:
         InvalidUse, NotFound, Forbidden: as `ask`.
@@ -126,12 +147,14 @@ def answer(table: Table, question: Question, embedded: Embedded, *, access: Acce
     started = time.perf_counter()
     if question.id is not None:
         embedded = _like(table, question, access)
+    if embedded is None:
+        embedded = Embedded(column=question.column or "vector", vector=question.vector)
     found = query.search(
         table,
         query.Question(
             mode=question.mode,
             vector=embedded.vector,
-            text=embedded.text,
+            text=question.text or embedded.text,
             column=embedded.column,
             k=question.k,
             offset=question.offset,
@@ -153,7 +176,7 @@ def answer(table: Table, question: Question, embedded: Embedded, *, access: Acce
 def _like(table: Table, question: Question, access: Access) -> Embedded:
     """Return the vector and the words of a row, if the reader may see them."""
     found = query.like(table, question.id or "", question.column, version=question.version, access=access)
-    return Embedded(column=found.column, vector=found.vector, text=question.text or found.text)
+    return Embedded(column=found.column, vector=found.vector, text=found.text)
 
 
 class Encoders:
@@ -165,30 +188,24 @@ class Encoders:
         self.decoders = [one for one in declared if one.get("family") == "decode"]
         self.stages = [one for one in declared if one.get("family") != "decode"]
 
-    def embed(self, question: Question) -> Embedded:
-        """Return in which column to look, the vector to look for, and the words that were read or heard."""
-        if question.image is not None:
-            return self._image(question.image)
-        if question.audio is not None:
-            return self._audio(question.audio)
-        return Embedded(vector=self._text(question.text or ""), text=question.text)
-
-    def _text(self, text: str) -> Any:
+    def texts(self, texts: Sequence[str]) -> Sequence[Any]:
+        """Return texts in the shared space."""
         for one in self.stages:
             encoder = _stage(json.dumps(one))
             if "vector" not in encoder.writes.names:
                 continue
             if encoder.takes == "text":
-                return _encoder(json.dumps(one))([text])["vector"][0]
+                return list(_encoder(json.dumps(one))(list(texts))["vector"])
             if (embed := _text_encoder(json.dumps(one))) is not None:
-                return embed([text])["vector"][0]
+                return list(embed(list(texts))["vector"])
         raise InvalidUse(
             f"dataset {self.table.name!r} has no encoder that puts text into its shared space",
             where="text",
             fix="search with mode text, or add `{use: minilm}` to its workload",
         )
 
-    def _image(self, content: bytes) -> Embedded:
+    def image(self, content: bytes) -> Embedded:
+        """Return a picture in the space of its own encoder."""
         row = self._decoded("image", content)
         for one in self.stages:
             encoder = _stage(json.dumps(one))
@@ -200,7 +217,8 @@ class Encoders:
                 return Embedded(column=own or "vector", vector=computed.column(own or "vector")[0].as_py())
         raise InvalidUse(f"dataset {self.table.name!r} has no encoder of pictures", where="image")
 
-    def _audio(self, content: bytes) -> Embedded:
+    def audio(self, content: bytes) -> Embedded:
+        """Return a recording as the words that are heard in it, or else as its sound."""
         row = self._decoded("audio", content)
         for one in self.stages:
             encoder = _stage(json.dumps(one))
@@ -208,7 +226,7 @@ class Encoders:
                 continue
             computed = _opened(json.dumps(one))(row)
             if "text" in encoder.writes.names and (heard := computed.column("text")[0].as_py()):
-                return Embedded(vector=self._text(heard), text=heard)
+                return Embedded(vector=self.texts([heard])[0], text=heard)
             own = next((name for name in encoder.writes.names if _is_vector(encoder, name)), None)
             if own is not None:
                 return Embedded(column=own, vector=computed.column(own)[0].as_py())
