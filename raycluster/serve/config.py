@@ -1,0 +1,184 @@
+"""Settings become what a cluster is told: a Serve config, or the RayService manifest that KubeRay makes a cluster of.
+
+On one's own machine deployments ask for no CPUs, so that they fit beside a run; on a cluster they say what they need,
+and Serve and the autoscaler go by that. Files of tokens, keys and policy do not travel in a config: nodes have them at
+the same path, or, on Kubernetes, in a Secret and a ConfigMap that the manifest mounts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+
+from raycluster.account.hook import HOOK
+from raycluster.errors import InvalidUse
+from raycluster.govern.gate import Rules
+from raycluster.serve.app import NAME
+from raycluster.serve.here import is_loopback
+from raycluster.serve.settings import Settings
+
+# Ray takes `worker_process_setup_hook` of a job only; this variable is what that becomes in a worker (Ray 2.60,
+# ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR). Delete when a Serve application may have a hook of its own.
+_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
+# Read where a node's Ray starts: a config comes too late for them.
+_PROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+_DEPLOYMENTS = [
+    {"name": "gateway", "ray_actor_options": {"num_cpus": 1}},
+    {
+        "name": "encoders",
+        "ray_actor_options": {"num_cpus": 1},
+        "autoscaling_config": {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 16},
+    },
+    {"name": "keeper", "ray_actor_options": {"num_cpus": 0.1}},
+]
+_MOUNTS = {"tokens": "secret", "jwks": "configMap", "policy": "configMap"}  # what of the rules may be a file
+_MOUNTED = "/etc/raycluster"
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where every node of a cluster listens."""
+
+    host: str = "0.0.0.0"
+    port: int = 8000
+
+
+def serve_config(settings: Settings, door: Door) -> dict[str, Any]:
+    """Return a Serve config file, in the schema of several applications.
+
+    Raises:
+        InvalidUse: others could reach it, and nobody would be asked who they are.
+    """
+    if not (settings.rules.authenticates or is_loopback(door.host)):
+        raise InvalidUse(
+            f"{door.host} can be reached by others, and nobody would be asked who they are",
+            where="--host",
+            fix="configure --issuer and --audience, or --tokens; or --host 127.0.0.1, for who is on a node",
+        )
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": door.host, "port": door.port},
+        "applications": [
+            {
+                "name": NAME,
+                "route_prefix": "/",
+                "import_path": "raycluster.serve.app:build",
+                "args": settings.write(),
+                "runtime_env": {"env_vars": {_HOOK_VARIABLE: HOOK}},
+                "deployments": _DEPLOYMENTS,
+            }
+        ],
+    }
+
+
+def ray_service(settings: Settings, door: Door, image: str) -> str:
+    """Return a RayService manifest, as text: above it, how to make what it refers to.
+
+    Raises:
+        InvalidUse: a lake or a file that pods would not have.
+    """
+    if "://" not in settings.lake:
+        raise InvalidUse(
+            f"{settings.lake} is a folder of this machine: pods have no part in it",
+            where="--lake",
+            fix="give a lake in an object store, such as s3://bucket/lake",
+        )
+    files = _files(settings.rules)
+    mounted = replace(settings, rules=_mounted(settings.rules, files))
+    manifest = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": NAME},
+        "spec": {
+            "serveConfigV2": written(serve_config(mounted, door)),
+            "rayClusterConfig": {
+                "rayVersion": ray.__version__,
+                "enableInTreeAutoscaling": True,
+                "headGroupSpec": {
+                    "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
+                    "template": _pod("ray-head", image, {"cpu": "2", "memory": "8Gi"}, [*files]),
+                },
+                "workerGroupSpecs": [
+                    {
+                        "groupName": "serving",
+                        "replicas": 1,
+                        "minReplicas": 1,
+                        "maxReplicas": 4,
+                        "rayStartParams": {},
+                        "template": _pod("ray-worker", image, {"cpu": "4", "memory": "12Gi"}, [*files]),
+                    }
+                ],
+            },
+        },
+    }
+    return "".join(f"# {line}\n" for line in _preparations(files)) + written(manifest)
+
+
+def _files(rules: Rules) -> dict[str, Path]:
+    """Return which rules are files of this machine."""
+    places = {name: getattr(rules, name) for name in _MOUNTS}
+    found = {name: Path(place) for name, place in places.items() if place and "://" not in place}
+    for name, path in found.items():
+        if not path.exists():
+            raise InvalidUse(f"{path} is not there", where=f"--{name}", fix="it goes to the pods from this machine")
+    return found
+
+
+def _mounted(rules: Rules, files: dict[str, Path]) -> Rules:
+    """Return rules that name files where pods have them."""
+    places = {name: f"{_MOUNTED}/{name}" + ("" if path.is_dir() else f"/{path.name}") for name, path in files.items()}
+    return replace(rules, **places)
+
+
+def _preparations(files: dict[str, Path]) -> list[str]:
+    kinds = {"secret": "secret generic", "configMap": "configmap"}
+    made = [f"kubectl create {kinds[_MOUNTS[name]]} {NAME}-{name} --from-file={path}" for name, path in files.items()]
+    return [
+        "KubeRay makes a cluster of this: `kubectl apply -f FILE`. Before that:",
+        *(f"  {one}" for one in made),
+        f"  kubectl create secret generic {NAME}-store --from-literal=AWS_ACCESS_KEY_ID=... (or let pods have a role)",
+    ]
+
+
+def _pod(name: str, image: str, resources: dict[str, str], files: list[str]) -> dict[str, Any]:
+    container = {
+        "name": name,
+        "image": image,
+        "env": [{"name": key, "value": value} for key, value in _PROXY.items()],
+        "envFrom": [{"secretRef": {"name": f"{NAME}-store", "optional": True}}],
+        "resources": {"requests": resources, "limits": resources},
+        "securityContext": {"allowPrivilegeEscalation": False},
+        "volumeMounts": [{"name": one, "mountPath": f"{_MOUNTED}/{one}", "readOnly": True} for one in files],
+    }
+    volumes = [{"name": one, **_source(one)} for one in files]
+    return {"spec": {"containers": [container], "volumes": volumes}}
+
+
+def _source(name: str) -> dict[str, Any]:
+    if _MOUNTS[name] == "secret":
+        return {"secret": {"secretName": f"{NAME}-{name}"}}
+    return {"configMap": {"name": f"{NAME}-{name}"}}
+
+
+class _Readable(yaml.SafeDumper):
+    """Writes text of several lines as it is, and nothing by reference."""
+
+    def ignore_aliases(self, _: Any) -> bool:
+        return True
+
+
+def _block(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Readable.add_representer(str, _block)
+
+
+def written(document: dict[str, Any]) -> str:
+    """Return a document as YAML that people read."""
+    found: str = yaml.dump(document, Dumper=_Readable, sort_keys=False, width=120)
+    return found
