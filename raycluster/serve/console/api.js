@@ -4,6 +4,7 @@ import { useCallback, useEffect, useRef, useState } from "./lib.js";
 
 const TOKEN = "raycluster.token";
 const V1 = "v1";
+const PREVIEW_BYTES = 8 << 20;
 
 export const token = {
   get: () => sessionStorage.getItem(TOKEN),
@@ -22,8 +23,7 @@ export class Failure extends Error {
   }
 }
 
-async function ask(path, { method = "GET", body, signal } = {}) {
-  const headers = {};
+async function ask(path, { method = "GET", body, signal, headers = {} } = {}) {
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   if (body) headers["Content-Type"] = "application/json";
   let response;
@@ -65,6 +65,9 @@ export const api = {
   runs: (asked, options) => json(url(["runs"], asked), options),
   run: (id, options) => json(url(["runs", id]), options),
   quarantine: (name, asked, options) => json(url(["quarantine", name], asked), options),
+  // The first bytes of what could not be used, to be looked at.
+  quarantined: async (name, id, options) =>
+    (await ask(url(["quarantine", name, id, "media"]), { ...options, headers: { Range: `bytes=0-${PREVIEW_BYTES - 1}` } })).arrayBuffer(),
   costs: (asked, options) => json(url(["costs"], asked), options),
 };
 

@@ -5,7 +5,6 @@ import { usd } from "./show.js";
 
 const HUES = 8; // told apart; what is smaller is put together
 const OTHER = "smaller ones";
-const NONE = "–";
 const MOST = 400; // bars; more would be thinner than a pixel or two
 
 const STEP = {
@@ -53,13 +52,14 @@ const color = (name) => {
   return found;
 };
 
-function settings({ labels, series }, open) {
+function settings({ labels, series }, by, open) {
   const [ink, line, raised, text] = ["soft", "line", "raised", "ink"].map(color);
+  globalThis.Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
   const axis = { border: { display: false }, ticks: { color: ink, font: { size: 11 }, maxRotation: 0, autoSkipPadding: 16 } };
   return {
     type: "bar",
     data: { labels, datasets: series.map(({ value, costs }, index) => ({
-      label: value ?? NONE, data: costs, backgroundColor: color(`hue-${value === OTHER ? 0 : index + 1}`), maxBarThickness: 56, borderRadius: 2, borderSkipped: false,
+      label: value ?? `no ${by}`, data: costs, backgroundColor: color(`hue-${value === OTHER ? 0 : index + 1}`), maxBarThickness: 56, borderRadius: 2, borderSkipped: false,
       borderColor: color("surface"), borderWidth: 1,
     })) },
     options: {
@@ -70,7 +70,7 @@ function settings({ labels, series }, open) {
       },
       scales: {
         x: { ...axis, stacked: true, grid: { display: false } },
-        y: { ...axis, stacked: true, grid: { color: line }, ticks: { ...axis.ticks, maxTicksLimit: 5, callback: (value) => usd(value) } },
+        y: { ...axis, stacked: true, grid: { color: line }, ticks: { ...axis.ticks, maxTicksLimit: 5, callback: (value) => `$${value.toLocaleString("en", { maximumSignificantDigits: 2 })}` } },
       },
       plugins: {
         legend: { position: "bottom", align: "start", labels: { color: ink, boxWidth: 10, boxHeight: 10, padding: 14, font: { size: 12 } } },
@@ -101,7 +101,7 @@ export function Bars({ lines, by, grain, open }) {
     let isOver = false;
     // only this view needs the library, which is most of the console's weight
     import("./vendor/chart.js").then(() => {
-      if (!isOver) chart = new globalThis.Chart(canvas.current, settings(stacked(lines, by, grain), open));
+      if (!isOver) chart = new globalThis.Chart(canvas.current, settings(stacked(lines, by, grain), by, open));
     }).catch((error) => setFailure({ code: "internal", message: "the chart cannot be drawn", fix: error.message }));
     return () => {
       isOver = true;

@@ -5,7 +5,7 @@ import { change } from "./place.js";
 import { fileName } from "./show.js";
 
 const MODES = [["vector", "Meaning"], ["text", "Words"], ["hybrid", "Both"]];
-const COUNTS = ["12", "24", "48", "96"].map((one) => [one, one]);
+const COUNTS = ["12", "24", "48", "96"];
 const KINDS = [["image", /^image\//], ["audio", /^(audio|video)\//]];
 
 // A file becomes what the endpoint takes; null: neither a picture nor a sound.
@@ -108,7 +108,7 @@ export function QuestionBox({ state, file, setFile, names, datasets, wrong, busy
     <div class="controls">
       <${Datasets} datasets=${datasets} names=${names} />
       <${Segments} label="How to compare" name="mode" options=${MODES} value=${state.mode ?? "vector"} choose=${(mode) => change({ mode: mode === "vector" ? null : mode })} />
-      <${Choice} label="Hits" shows value=${state.k ?? "24"} options=${COUNTS} choose=${(k) => change({ k: k === "24" ? null : k })} />
+      <${Choice} label="Hits" shows value=${state.k ?? "24"} options=${[...new Set([...COUNTS, state.k ?? "24"])].map((one) => [one, one])} choose=${(k) => change({ k: k === "24" ? null : k })} />
       <${Switch} label="One per object" on=${Boolean(state.group)} turn=${(on) => change({ group: on ? "object" : null })} />
       <${Switch} label="Explain" on=${Boolean(state.explain)} turn=${(on) => change({ explain: on ? "1" : null })} />
       <${Filter} where=${state.where} wrong=${wrong} />

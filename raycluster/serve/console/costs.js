@@ -13,10 +13,10 @@ const MOMENTS = ["day", "hour", "month"];
 const DEEPER = ["team", "project", "workload", "stage", "modality", "kind", "outcome"];
 const SPANS = ["", "today", "yesterday", "24h", "7d", "30d", "this week", "last week", "this month", "last month"];
 const GRAINS = [["", "Auto"], ["hour", "Hour"], ["day", "Day"], ["month", "Month"]];
-const NONE = "–"; // of lines that have no such label: shared, idle, Ray's own
+const NONE = "–";
 const FEW_DAYS = 2; // of so few, hours are shown
 
-const named = (value) => (value === null ? NONE : String(value));
+const named = (value, key) => (value === null ? `no ${key}` : String(value));
 
 function next(by, only) {
   const fixed = new Set([by, ...only.map((one) => one.split("=", 1)[0])]);
@@ -39,7 +39,7 @@ function Only({ state, only }) {
     ${state.run && html`<span class="chip">run <strong class="mono">${state.run}</strong><button class="button quiet small" aria-label="Remove run" onClick=${() => change({ run: null })}><${Icon} name="x" /></button></span>`}
     ${only.map((text) => {
       const [key, value] = [text.slice(0, text.indexOf("=")), text.slice(text.indexOf("=") + 1)];
-      return html`<span key=${text} class="chip">${key} <strong>${value || NONE}</strong><button class="button quiet small" aria-label="Remove ${key} ${value}" onClick=${() => drop(text)}><${Icon} name="x" /></button></span>`;
+      return html`<span key=${text} class="chip">${value ? html`${key} <strong>${value}</strong>` : html`<strong>no ${key}</strong>`}<button class="button quiet small" aria-label="Remove ${key} ${value}" onClick=${() => drop(text)}><${Icon} name="x" /></button></span>`;
     })}</p>`;
 }
 
@@ -68,7 +68,7 @@ function Ranked({ bill, by, open }) {
   const most = Math.max(...lines.map((line) => line.nanousd));
   const hasGpu = bill.total.gpu_seconds > 0;
   const columns = [
-    { title: by, cell: (line) => html`<strong>${named(line[by])}</strong>`, look: "long" },
+    { title: by, cell: (line) => html`<strong>${named(line[by], by)}</strong>`, look: "long" },
     { title: "cost", cell: (line) => usd(line.cost_usd), right: true },
     { title: "share", look: "bar-cell", cell: (line) => html`<${Bar} share=${line.nanousd / most} label=${percent(line.nanousd, bill.total.nanousd)} />` },
     { title: "", cell: (line) => percent(line.nanousd, bill.total.nanousd), right: true },
@@ -78,7 +78,7 @@ function Ranked({ bill, by, open }) {
     { title: "rows", cell: (line) => count(line.rows), right: true, narrow: false },
     { title: "per 1,000 rows", cell: (line) => (line.nanousd_per_1000_rows === null ? NONE : usd(line.nanousd_per_1000_rows / 1e9)), right: true, narrow: false },
   ].filter(Boolean);
-  return html`<${Table} label=${`Costs by ${by}`} columns=${columns} rows=${lines} keyOf=${(line) => named(line[by])} open=${(line) => open(line[by])} />`;
+  return html`<${Table} label=${`Costs by ${by}`} columns=${columns} rows=${lines} keyOf=${(line) => named(line[by], by)} open=${(line) => open(line[by])} />`;
 }
 
 export function Costs() {

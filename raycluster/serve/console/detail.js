@@ -1,29 +1,36 @@
 // One row becomes all there is to see of it: its object played from its second, its text, its columns.
 import { api, useAnswer } from "./api.js";
-import { Marked, span } from "./grid.js";
-import { html, useEffect, useRef } from "./lib.js";
-import { Answered, Copy, Icon, Modality, Thumbnail } from "./parts.js";
+import { Marked, span, spansOf } from "./grid.js";
+import { html, useState } from "./lib.js";
+import { Answered, Copy, Icon, Modality, Thumbnail, useKeys } from "./parts.js";
 import { change } from "./place.js";
 import { fileName, when } from "./show.js";
 
 const ABOVE = new Set(["id", "uri", "text", "modality", "thumbnail", "features", "provenance"]);
 const WIDE = 40; // characters of a value that get a line of their own
 
+const HOLDS_MS = 540_000; // a ticket holds for ten minutes
 // What a browser can show by itself; the rest is a file to download.
 const isPicture = (type) => /^image\/(png|jpeg|gif|webp|avif|bmp|svg)/.test(type ?? "");
 
 function Media({ dataset, id, row }) {
   const plays = row.modality === "audio" || row.modality === "video";
   const shows = plays || isPicture(row.media_type);
-  const { answer: url, failure } = useAnswer((options) => api.media(dataset, id, options), `${dataset}/${id}`);
+  const { answer: ticket, failure, again } = useAnswer(
+    async (options) => ({ url: await api.media(dataset, id, options), until: Date.now() + HOLDS_MS }), `${dataset}/${id}`,
+  );
+  const [broken, setBroken] = useState(false);
+  const fails = () => (Date.now() > ticket.until ? again() : setBroken(true)); // the ticket has ended, or no browser plays it
+  const url = ticket?.url;
   const from = row.start_seconds ?? 0;
   const part = plays && row.start_seconds !== null ? `#t=${from}${row.end_seconds > from ? `,${row.end_seconds}` : ""}` : "";
   const picture = html`<${Thumbnail} dataset=${dataset} id=${id} modality=${row.modality} alt=${row.label ?? ""} />`;
   let shown = picture;
   if (url && isPicture(row.media_type)) shown = html`<a href=${url} target="_blank" rel="noopener"><img class="whole" src=${url} alt=${row.label ?? fileName(row.uri)} /></a>`;
-  if (url && row.modality === "video") shown = html`<video src=${url + part} controls preload="metadata" playsinline aria-label=${fileName(row.uri)}></video>`;
-  if (url && row.modality === "audio") shown = html`${picture}<audio src=${url + part} controls preload="metadata" aria-label=${fileName(row.uri)}></audio>`;
+  if (url && row.modality === "video") shown = html`<video src=${url + part} onError=${fails} controls preload="metadata" playsinline aria-label=${fileName(row.uri)}></video>`;
+  if (url && row.modality === "audio") shown = html`${picture}<audio src=${url + part} onError=${fails} controls preload="metadata" aria-label=${fileName(row.uri)}></audio>`;
   return html`<figure class="media">${shown}
+    ${broken && html`<p class="wrong">This browser cannot play ${row.media_type}; the original can be saved.</p>`}
     <figcaption>${span(row) && html`<span class="number">${span(row)}</span>`}
       ${failure ? html`<span class="wrong">${shows ? "" : "no original: "}${failure.message}</span>`
         : url && html`<a href=${url} target="_blank" rel="noopener" class="original"><${Icon} name="external-link" />original</a>`}</figcaption></figure>`;
@@ -45,10 +52,15 @@ function Values({ title, of, except = new Set() }) {
     <div key=${name} class=${value.length > WIDE ? "wide" : ""}><dt>${name}</dt><dd class="mono">${value}</dd></div>`)}</dl></section>`;
 }
 
-const Why = ({ why }) => html`<${Values} title="Why it was found" of=${why} />`;
+function Why({ why }) {
+  const lists = ["vector", "text"].filter((mode) => why[mode]);
+  return html`<section><h3>Why it was found</h3><dl class="values">
+    ${lists.map((mode) => html`<div key=${mode} class="wide"><dt>by ${mode === "vector" ? "meaning" : "words"}</dt>
+      <dd class="number">rank ${why[mode].rank}, ${mode === "vector" ? "cosine" : "BM25"} ${why[mode].score.toFixed(3)}</dd></div>`)}
+    ${why.matched?.length > 0 && html`<div class="wide"><dt>its words</dt><dd>${why.matched.join(", ")}</dd></div>`}</dl></section>`;
+}
 
-export function Detail({ dataset, id, hit, question, forget, back }) {
-  const panel = useRef();
+export function Detail({ dataset, id, hit, forget, back }) {
   const found = useAnswer(async (options) => (await api.row(dataset, id, options)).row, `${dataset}/${id}`);
   const close = () => {
     back();
@@ -58,24 +70,14 @@ export function Detail({ dataset, id, hit, question, forget, back }) {
     forget();
     change({ like: id, likes: found.answer?.uri, q: null, open: null, of: null });
   };
-  const doing = useRef();
-  doing.current = { close, like };
-  useEffect(() => {
-    const pressed = (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea") || document.querySelector("dialog[open]")) return;
-      if (event.key === "Escape") doing.current.close();
-      if (event.key === "m") doing.current.like();
-    };
-    addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
-  }, []);
-  return html`<aside class="detail" ref=${panel} aria-label="Detail">
+  useKeys({ Escape: close, m: like });
+  return html`<aside class="detail" aria-label="Detail">
     <${Answered} of=${found} rows=${8}>${(row) => html`
       <header><div><h2 title=${row.uri}>${fileName(row.uri)}</h2><p><${Modality} of=${row.modality} /> <span class="soft">${row.media_type}</span></p></div>
         <button class="button quiet" onClick=${close} aria-label="Close the detail" title="Close (Esc)"><${Icon} name="x" /></button></header>
       <${Media} dataset=${dataset} id=${id} row=${row} />
       <div class="actions"><button class="button" onClick=${like} title="More like this (m)"><${Icon} name="sparkles" />More like this</button></div>
-      ${row.text && html`<section><h3>Text</h3><p class="text"><${Marked} text=${row.text} question=${question} why=${hit?.why} /></p></section>`}
+      ${row.text && html`<section><h3>Text</h3><p class="text"><${Marked} text=${row.text} spans=${spansOf(hit?.highlights)} /></p></section>`}
       ${hit?.why && html`<${Why} why=${hit.why} />`}
       <section><h3>Object</h3><p class="uri mono">${row.uri}<${Copy} text=${row.uri} label="Copy the uri" /></p>
         <p class="uri mono faint">${id}<${Copy} text=${id} label="Copy the id" /></p></section>

@@ -1,31 +1,36 @@
 // Hits become a grid of cards that one moves through with the arrow keys; one of them holds the focus (roving).
-import { html, useEffect, useRef, useState } from "./lib.js";
+import { Fragment, html, useEffect, useRef, useState } from "./lib.js";
 import { Bar, Modality, Thumbnail } from "./parts.js";
 import { change } from "./place.js";
 import { clock, fileName } from "./show.js";
 
 const SNIPPET = 180; // characters of a card's text
-const SHORT = 3; // letters below which a word of the question is not marked
 
 export const keyOf = (hit) => `${hit.dataset}/${hit.id}`;
 
-// A text with the question's words marked, as elements: nothing of a corpus is ever read as markup.
-export function Marked({ text, question = "", why }) {
-  const words = (why?.terms ?? question.split(/[^\p{L}\p{N}]+/u)).filter((word) => word.length >= SHORT);
-  if (!words.length) return text;
-  const escaped = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  const parts = text.split(new RegExp(`((?<![\\p{L}\\p{N}])(?:${escaped.join("|")})\\p{L}{0,3}(?![\\p{L}\\p{N}]))`, "giu"));
-  return parts.map((part, index) => (index % 2 ? html`<mark key=${index}>${part}</mark>` : part));
+// A text with the places of the question's words marked, as elements: nothing of a corpus is ever read as markup.
+// `spans`: [start, end) of each, in characters, of which JavaScript's own strings may hold two for one.
+export function Marked({ text, spans = [] }) {
+  if (!spans.length) return text;
+  const signs = Array.from(text);
+  const cut = (from, to) => signs.slice(from, to).join("");
+  let at = 0;
+  const parts = spans.map(([start, end]) => {
+    const before = cut(at, start);
+    at = end;
+    return html`<${Fragment} key=${start}>${before}<mark>${cut(start, end)}</mark><//>`;
+  });
+  return html`${parts}${cut(at)}`;
 }
 
-// The part of a text around the first word of the question.
-function snippet(text, question = "") {
-  const flat = text.replace(/\s+/g, " ").trim();
-  const words = question.toLowerCase().split(/[^\p{L}\p{N}]+/u).filter((word) => word.length >= SHORT);
-  const at = Math.min(...words.map((word) => flat.toLowerCase().indexOf(word)).filter((index) => index >= 0));
-  const start = Number.isFinite(at) && at > SNIPPET / 2 ? flat.lastIndexOf(" ", at - SNIPPET / 3) + 1 : 0;
-  return (start ? "… " : "") + flat.slice(start, start + SNIPPET) + (flat.length > start + SNIPPET ? " …" : "");
-}
+// The words that were found, where the whole text is shown: those of its parts, moved to where the parts begin.
+export const spansOf = (highlights) => (highlights ?? []).flatMap((part) => part.words.map((word) => word.map((at) => at + part.start)));
+
+const Excerpt = ({ hit }) => {
+  const [part] = hit.highlights ?? [];
+  if (part) return html`${part.start > 0 && "… "}<${Marked} text=${part.text} spans=${part.words} />`;
+  return hit.text.slice(0, SNIPPET);
+};
 
 export function span({ start_seconds: start, end_seconds: end, modality }) {
   if (start === null || start === undefined || modality === "sensor") return "";
@@ -34,28 +39,28 @@ export function span({ start_seconds: start, end_seconds: end, modality }) {
 
 const place = (hit) => span(hit) || (hit.modality === "document" ? `page ${hit.position + 1}` : hit.modality === "text" && hit.position ? `part ${hit.position + 1}` : "");
 
-function Card({ hit, best, question, several, chosen, focused, open, focus }) {
+function Card({ hit, best, several, chosen, focused, open, focus }) {
   const name = fileName(hit.uri);
-  const text = hit.text ? snippet(hit.text, question) : "";
+  const { text } = hit;
+  const page = text && html`<span class="page-of-text"><${Excerpt} hit=${hit} /></span>`;
   return html`<li id=${`hit-${keyOf(hit)}`} role="option" class="card" tabindex=${focused ? 0 : -1} aria-selected=${chosen}
       aria-label=${[name, hit.modality, place(hit), hit.score !== undefined && `score ${hit.score.toFixed(3)}`].filter(Boolean).join(", ")}
       onClick=${open} onFocus=${focus}>
-    ${hit.modality === "text" && text
-      ? html`<p class="page-of-text"><${Marked} text=${text} question=${question} why=${hit.why} /></p>`
-      : html`<${Thumbnail} dataset=${hit.dataset} id=${hit.id} modality=${hit.modality} />`}
+    ${hit.modality === "text" && text ? page
+      : html`<${Thumbnail} dataset=${hit.dataset} id=${hit.id} modality=${hit.modality} without=${hit.modality === "document" && text ? page : undefined} />`}
     <span class="over"><${Modality} of=${hit.modality} named=${false} />${place(hit) && html`<span class="number">${place(hit)}</span>`}</span>
     <span class="caption"><span class="name" title=${hit.uri}>${name}</span>
       ${hit.score !== undefined && html`<span class="number soft">${hit.score.toFixed(3)}</span>`}</span>
     ${hit.score !== undefined && html`<${Bar} share=${best > 0 ? hit.score / best : 0} label=${`score ${hit.score.toFixed(3)}`} />`}
     ${hit.modality !== "text" && (text || hit.label) && html`<p class="snippet">
-      ${text ? html`<${Marked} text=${text} question=${question} why=${hit.why} />` : hit.label}</p>`}
+      ${text ? html`<${Excerpt} hit=${hit} />` : hit.label}</p>`}
     ${several && html`<p class="faint">${hit.dataset}</p>`}
   </li>`;
 }
 
 const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
 
-export function Grid({ api, hits, question, open, several }) {
+export function Grid({ api, hits, open, several }) {
   const list = useRef();
   const [at, setAt] = useState(0);
   const best = Math.max(...hits.map((hit) => hit.score ?? 0));
@@ -87,7 +92,7 @@ export function Grid({ api, hits, question, open, several }) {
     event.preventDefault();
   };
   return html`<ul ref=${list} class="grid" role="listbox" aria-label="Hits" onKeyDown=${pressed}>
-    ${hits.map((hit, index) => html`<${Card} key=${keyOf(hit)} hit=${hit} best=${best} question=${question} several=${several}
+    ${hits.map((hit, index) => html`<${Card} key=${keyOf(hit)} hit=${hit} best=${best} several=${several}
       chosen=${open?.id === hit.id} focused=${index === at} focus=${() => setAt(index)} open=${() => show(hit)} />`)}
   </ul>`;
 }

@@ -93,6 +93,20 @@ export function Dialog({ title, close, children }) {
     ${children}</dialog>`;
 }
 
+// Keys of what is open beside a list, such as Escape; not while somebody writes, or a dialog lies over it.
+export function useKeys(does) {
+  const latest = useRef();
+  latest.current = does;
+  useEffect(() => {
+    const pressed = (event) => {
+      const isOthers = event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea");
+      if (!isOthers && !document.querySelector("dialog[open]")) latest.current[event.key]?.();
+    };
+    addEventListener("keydown", pressed);
+    return () => removeEventListener("keydown", pressed);
+  }, []);
+}
+
 const waiting = [];
 let fetching = 0;
 
@@ -105,8 +119,8 @@ function fetchNext() {
   });
 }
 
-// A row's picture, fetched with the token once it comes into view; a row without one shows its modality instead.
-export function Thumbnail({ dataset, id, modality, alt = "" }) {
+// A row's picture, fetched with the token once it comes into view; a row without one shows `without`, or its modality.
+export function Thumbnail({ dataset, id, modality, alt = "", without }) {
   const place = useRef();
   const [url, setUrl] = useState(null);
   useEffect(() => {
@@ -137,5 +151,5 @@ export function Thumbnail({ dataset, id, modality, alt = "" }) {
     };
   }, [dataset, id]);
   return html`<span class="thumbnail ${hue(modality)}" ref=${place}>
-    ${url ? html`<img src=${url} alt=${alt} />` : html`<${Icon} name=${MODALITY_ICONS[modality] ?? "box"} />`}</span>`;
+    ${url ? html`<img src=${url} alt=${alt} />` : (without ?? html`<${Icon} name=${MODALITY_ICONS[modality] ?? "box"} />`)}</span>`;
 }

@@ -1,7 +1,8 @@
 // What could not be used: how much of it for which reason, and each one with what was said of it.
 import { api, useAnswer } from "./api.js";
 import { html, useEffect, useState } from "./lib.js";
-import { Answered, Choice, Copy, Empty, Icon, Modality } from "./parts.js";
+import { Preview } from "./preview.js";
+import { Answered, Choice, Copy, Empty, Icon, Modality, useKeys } from "./parts.js";
 import { change, link, usePlace } from "./place.js";
 import { ago, count, fileName, plural, when } from "./show.js";
 import { Table } from "./table.js";
@@ -35,15 +36,12 @@ function Codes({ counts, chosen }) {
 
 function Bad({ dataset, row }) {
   const close = () => change({ bad: null });
-  useEffect(() => {
-    const pressed = (event) => event.key === "Escape" && !event.target.matches("input, select, textarea") && !document.querySelector("dialog[open]") && close();
-    addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
-  }, []);
+  useKeys({ Escape: close });
   return html`<aside class="detail" aria-label="Quarantined">
     <header><div><h2 title=${row.uri}>${fileName(row.uri)}</h2><p><${Code} of=${row.code} /> <span class="soft">${MEANS[row.code]}</span></p></div>
       <button class="button quiet" onClick=${close} aria-label="Close" title="Close (Esc)"><${Icon} name="x" /></button></header>
     <p class="said">${row.message}</p>
+    <${Preview} dataset=${dataset} row=${row} />
     <section><h3>Object</h3><p class="uri mono">${row.uri}<${Copy} text=${row.uri} label="Copy the uri" /></p></section>
     <dl class="values">
       <div><dt>stage</dt><dd>${row.stage}</dd></div><div><dt>modality</dt><dd>${row.modality || "unknown"}</dd></div>
@@ -54,7 +52,7 @@ function Bad({ dataset, row }) {
   </aside>`;
 }
 
-function Listed({ name, state }) {
+function Listed({ name, state, header }) {
   const [pages, setPages] = useState(1);
   const asked = { code: state.code, run: state.run };
   const key = JSON.stringify([name, asked, pages]);
@@ -67,14 +65,15 @@ function Listed({ name, state }) {
     }
     return { rows, counts, next: after };
   }, key);
-  return html`<${Answered} of=${found}>${({ rows, counts, next }) => (Object.keys(counts).length ? html`
+  const open = found.answer?.rows.find((row) => row.id === state.bad);
+  return html`<section class="panel">${header}<${Answered} of=${found}>${({ rows, counts, next }) => (Object.keys(counts).length ? html`
     <div class="pad"><${Codes} counts=${counts} chosen=${state.code} />
       ${state.run && html`<p class="soft">of run <span class="mono">${state.run}</span> <button class="button small" onClick=${() => change({ run: null })}>all runs</button></p>`}</div>
     ${rows.length ? html`<${Table} label="Quarantine" columns=${COLUMNS} rows=${rows} keyOf=${(row) => row.id} chosen=${state.bad} open=${(row) => change({ bad: row.id })} />`
       : html`<${Empty} icon="circle-check" title="None of these"><button class="button" onClick=${() => change({ code: null, run: null })}>Show all</button><//>`}
-    ${next && html`<p class="pad"><button class="button" onClick=${() => setPages(pages + 1)}>More than ${plural(rows.length, "row")}: show the next</button></p>`}
-    ${rows.some((row) => row.id === state.bad) && html`<${Bad} key=${state.bad} dataset=${name} row=${rows.find((row) => row.id === state.bad)} />`}`
-    : html`<${Empty} icon="circle-check" title="Nothing in quarantine">Every object of ${name} could be used.<//>`)}<//>`;
+    ${next && html`<p class="pad"><button class="button" onClick=${() => setPages(pages + 1)}>More than ${plural(rows.length, "row")}: show the next</button></p>`}`
+    : html`<${Empty} icon="circle-check" title="Nothing in quarantine">Every object of ${name} could be used.<//>`)}<//></section>
+    ${open && html`<${Bad} key=${open.id} dataset=${name} row=${open} />`}`;
 }
 
 export function Quarantine() {
@@ -82,9 +81,8 @@ export function Quarantine() {
   const found = useAnswer(async (options) => (await api.datasets(options)).datasets, "datasets");
   const most = [...(found.answer ?? [])].sort((a, b) => b.quarantined - a.quarantined)[0];
   const name = state.of ?? most?.name;
-  return html`<div class="page ${state.bad ? "with-detail" : ""}"><section class="panel">
-    <header class="bar-of-tools"><h2>Quarantine</h2><span class="right"></span>
-      ${found.answer?.length > 0 && html`<${Choice} label="Dataset" value=${name} options=${found.answer.map((one) => [one.name, one.name])} choose=${(of) => change({ of, code: null, bad: null, run: null })} />`}</header>
-    <${Answered} of=${found}>${() => (name ? html`<${Listed} name=${name} state=${state} />` : html`<${Empty} icon="shield-alert" title="No dataset yet">What a run cannot use of a dataset comes here.<//>`)}<//>
-  </section></div>`;
+  const header = html`<header class="bar-of-tools"><h2>Quarantine</h2><span class="right"></span>
+      ${found.answer?.length > 0 && html`<${Choice} label="Dataset" value=${name} options=${found.answer.map((one) => [one.name, one.name])} choose=${(of) => change({ of, code: null, bad: null, run: null })} />`}</header>`;
+  return html`<div class="page ${state.bad ? "with-detail" : ""}">
+    <${Answered} of=${found}>${() => (name ? html`<${Listed} name=${name} state=${state} header=${header} />` : html`<${Empty} icon="shield-alert" title="No dataset yet">What a run cannot use of a dataset comes here.<//>`)}<//></div>`;
 }

@@ -1,7 +1,7 @@
 // Runs, past and present: a list that stays up to date, and how far the open one has come.
 import { api, useAnswer } from "./api.js";
 import { html, useEffect } from "./lib.js";
-import { Answered, Bar, Choice, Copy, Empty, Icon, Status } from "./parts.js";
+import { Answered, Bar, Choice, Copy, Empty, Icon, Status, useKeys } from "./parts.js";
 import { change, link, usePlace } from "./place.js";
 import { ago, bytes, count, percent, plural, seconds, usd, when } from "./show.js";
 import { Table } from "./table.js";
@@ -32,7 +32,7 @@ function Progress({ run }) {
     <p><strong>${percent(done, objects)}</strong> <span class="soft">${count(done)} of ${plural(objects, "object")}</span>
       <span class="right soft">${left === null || left === undefined ? "" : `${seconds(left)} left`}</span></p>
     <${Bar} share=${objects ? done / objects : 0} label="${percent(done, objects)} done" />
-    ${run.stale && html`<p class="wrong"><${Icon} name="triangle-alert" /> Nothing heard since ${ago(progress.at)}: its driver may have died. Running the workload again goes on where it stopped.</p>`}
+    ${run.stale && html`<p class="wrong"><${Icon} name="triangle-alert" /> It was last heard of ${ago(progress.at)}: its driver may have died. Running the workload again goes on where it stopped.</p>`}
   </div>`;
 }
 
@@ -62,11 +62,7 @@ function Run({ id }) {
   const found = useAnswer((options) => api.run(id, options), id);
   useLive(found, found.answer ? goesOn(found.answer) : false);
   const close = () => change({ run: null });
-  useEffect(() => {
-    const pressed = (event) => event.key === "Escape" && !event.target.matches("input, select, textarea") && !document.querySelector("dialog[open]") && close();
-    addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
-  }, []);
+  useKeys({ Escape: close });
   return html`<aside class="detail" aria-label="Run">
     <${Answered} of=${found}>${(run) => html`
       <header><div><h2 class="mono">${run.run_id}<${Copy} text=${run.run_id} label="Copy the id" /></h2>
@@ -103,6 +99,8 @@ const COLUMNS = [
   { title: "started", cell: (run) => html`<time datetime=${run.started_at} title=${when(run.started_at)}>${ago(run.started_at)}</time>`, right: true },
 ];
 
+const withoutProgress = COLUMNS.filter((column) => column.title !== "progress");
+
 export function Runs() {
   const { state } = usePlace();
   const asked = { dataset: state.of, status: state.status };
@@ -118,7 +116,7 @@ export function Runs() {
       <${Choice} label="Dataset" value=${state.of ?? ""} options=${[["", "all datasets"], ...names.map((one) => [one, one])]} choose=${(of) => change({ of })} />
       <${Choice} label="Status" value=${state.status ?? ""} options=${[["", "any status"], ...STATUSES.map((one) => [one, one])]} choose=${(status) => change({ status })} /></header>
     <${Answered} of=${found}>${({ runs }) => (runs.length
-      ? html`<${Table} label="Runs" columns=${COLUMNS} rows=${runs} keyOf=${(run) => run.run_id} chosen=${state.run} open=${(run) => change({ run: run.run_id })} />`
+      ? html`<${Table} label="Runs" columns=${running ? COLUMNS : withoutProgress} rows=${runs} keyOf=${(run) => run.run_id} chosen=${state.run} open=${(run) => change({ run: run.run_id })} />`
       : html`<${Empty} icon="activity" title=${narrowed ? "No such run" : "Nothing has run yet"}>
           ${narrowed ? html`<button class="button" onClick=${() => change({ of: null, status: null })}>Show all runs</button>` : html`<code>raycluster run workload.yaml</code>`}<//>`)}<//>
   </section>${state.run && html`<${Run} key=${state.run} id=${state.run} />`}</div>`;

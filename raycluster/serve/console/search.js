@@ -11,6 +11,7 @@ import { plural } from "./show.js";
 
 const HITS = 24; // two to six rows of cards
 const SHOWN = ["id", "object_id", "uri", "modality", "media_type", "position", "start_seconds", "end_seconds", "text"];
+const MOST = 768; // hits on one page
 const FACETS = ["modality", "media_type", "label"];
 
 // What is asked of each dataset, as the search endpoint takes it; null: nothing is asked, only looked through.
@@ -20,6 +21,7 @@ function questionOf(state, file) {
   const question = { ...asked, k: Number(state.k ?? HITS), mode: asked.text ? (state.mode ?? "vector") : "vector" };
   if (state.group) question.group = "object";
   if (state.explain) question.explain = true;
+  if (asked.text) question.highlight = true;
   return question;
 }
 
@@ -29,7 +31,7 @@ async function ask(name, { question, filter, columns, limit }, options) {
     return api.search(name, { ...question, ...(filter && { filter }), columns: more }, options);
   }
   const page = await api.rows(name, { limit, filter, columns: columns.join(",") }, options);
-  return { dataset: name, version: page.version, hits: page.rows, more: Boolean(page.next) };
+  return { dataset: name, version: page.version, hits: page.rows, next: page.next };
 }
 
 // One list out of several: the scores of datasets with the same encoders can be compared, so the best comes first.
@@ -52,7 +54,7 @@ function useHits(described, state, file) {
       return ask(one.name, { question, filter: condition(state, FACETS.filter((facet) => names.includes(facet))), columns, limit }, options);
     }));
     const took = Math.max(...answers.map((answer) => answer.took_ms ?? 0));
-    return { hits: merge(answers), answers, took, asked: Boolean(question), more: answers.some((one) => one.more) };
+    return { hits: merge(answers), answers, took, asked: Boolean(question), more: answers.some((one) => one.next) };
   }, key);
 }
 
@@ -85,7 +87,8 @@ export function Search() {
   );
   const found = useHits(described.answer, state, file);
   const hits = found.answer?.hits ?? [];
-  const open = state.open ? { dataset: state.of ?? names[0], id: state.open } : null;
+  const of = state.of ?? names[0];
+  const open = state.open && of ? { dataset: of, id: state.open } : null;
   useEffect(() => {
     if (file) change({ q: null, like: null, open: null }, { replaces: true });
   }, [file]);
@@ -105,10 +108,11 @@ export function Search() {
         ${found.failure && !wrong ? html`<${Problem} failure=${found.failure} again=${found.again} />` : html`
           <${Answered} of=${{ ...found, failure: null }} rows=${12} tall>${(answer) => html`
             <${Summary} found=${answer} busy=${found.busy} />
-            ${hits.length ? html`<${Grid} api=${grid} hits=${hits} question=${state.q} open=${open} several=${names.length > 1} />`
+            ${hits.length ? html`<${Grid} api=${grid} hits=${hits} open=${open} several=${names.length > 1} />
+              ${answer.more && hits.length < MOST && html`<p class="more"><button class="button" onClick=${() => change({ k: 2 * Number(state.k ?? HITS) }, { replaces: true })}>Show more</button></p>`}`
               : html`<${NoHits} state=${state} />`}`}<//>`}
       </section>
       ${open && html`<${Detail} key=${open.dataset + open.id} ...${open} hit=${hits.find((one) => one.id === open.id)}
-        question=${state.q} forget=${() => setFile(null)} back=${() => grid.current?.enter(open.id)} />`}
+        forget=${() => setFile(null)} back=${() => grid.current?.enter(open.id)} />`}
     </div>`;
 }

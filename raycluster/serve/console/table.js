@@ -24,8 +24,3 @@ export function Table({ label, columns, rows, keyOf, chosen, open, foot }) {
     ${foot && html`<tfoot><tr>${foot.map((cell, index) => html`<td key=${index} class=${look(columns[index])}>${cell}</td>`)}</tr></tfoot>`}
   </table></div>`;
 }
-
-// Escape closes what is open beside a table.
-export const closes = (close) => (event) => {
-  if (event.key === "Escape" && !event.target.matches("input, select, textarea")) close();
-};
