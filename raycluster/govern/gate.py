@@ -110,6 +110,11 @@ class Gate:
         masks = {column: mask for column, mask in decision.masks.items() if column in known}
         return Access(filters=decision.filters, masks=masks) if decision.filters or masks else EVERYTHING
 
+    @property
+    def revision(self) -> str | None:
+        """Return which policy is in force; None where there is none, or an OPA server keeps it."""
+        return self._engine.revision if self._engine else None
+
     def problems(self) -> list[str]:
         """Return what an operator should know: files that are not in force as they are now, keys, the log."""
         parts = (self._keys, self._tokens, self._engine, self._journal)

@@ -20,7 +20,6 @@ from raycluster.lake.access import EVERYTHING
 from raycluster.lake.table import LIVE
 from raycluster.read._original import original
 from raycluster.read._sign import sign
-from raycluster.read._stores import store_of
 from raycluster.serve import ticket as tickets
 from raycluster.serve.body import body, named
 from raycluster.serve.context import Context, Seen
@@ -80,13 +79,12 @@ def media(
     row = query.row(seen.table, asked.id, version=asked.version, access=seen.access)
     if how.ticket == "new":
         return _ticket(request, asked)
-    timeout = request.app.state.context.settings.timeout
-    found = original(row["uri"], row["object_id"], timeout=timeout)
+    store, found = original(row["uri"], row["object_id"], timeout=request.app.state.context.settings.timeout)
     kind, disposition = named(row["media_type"], row["uri"])
     if how.link:
         return _link(how.link, found.uri, kind, disposition)
     headers = {"ETag": f'"{row["object_id"]}"', "Content-Type": kind, "Content-Disposition": disposition}
-    return body(store_of(found.uri, timeout=timeout), found, (request.method, request.headers), headers)
+    return body(store, found, (request.method, request.headers), headers)
 
 
 def _ticket(request: Request, asked: Asked) -> Response:

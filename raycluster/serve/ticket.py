@@ -2,7 +2,7 @@
 
 Whoever may read a row asks for a ticket and gets a URL that holds for some minutes, for that row's original bytes and
 nothing else. A ticket is signed, not kept: its key lies in the lake (`lake/secret.py`), so that any replica knows any
-other's. It dies before its time when the policy changes, or when the row goes.
+other's. It dies before its time when the row goes, or when the policy changes as far as the gate knows its revision.
 """
 
 from __future__ import annotations
@@ -50,6 +50,5 @@ def require(context: Context, grant: Grant, ticket: str) -> None:
 
 
 def _mark(context: Context, grant: Grant, ends: int) -> str:
-    revision = str(getattr(context.gate, "revision", ""))
-    said = json.dumps(["media", grant.dataset, grant.row, grant.version, ends, revision])
+    said = json.dumps(["media", grant.dataset, grant.row, grant.version, ends, context.gate.revision])
     return urlsafe_b64encode(hmac.digest(secret(context.lake, "tickets"), said.encode(), "sha256")).decode().rstrip("=")

@@ -24,6 +24,7 @@ class Site:
     has_ranges: bool = True
     has_etag: bool = True
     has_length: bool = True
+    has_date: bool = False
     asked: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -75,6 +76,8 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Range", f"bytes {first}-{int(first) + len(body) - 1}/{size}")
             if site.has_etag:
                 self.send_header("ETag", f'"{etag}"')
+            if site.has_date:
+                self.send_header("Last-Modified", "Sat, 28 Nov 2026 07:00:00 GMT")
             if site.has_length:
                 self.send_header("Content-Length", str(len(body) + (10 if self.path in site.cut else 0)))
             else:

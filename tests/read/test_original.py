@@ -10,7 +10,7 @@ import pytest
 from raycluster.errors import Gone, InvalidUse
 from raycluster.read._named import Unreachable
 from raycluster.read._original import Unserved, original
-from raycluster.read._store import CHUNK_BYTES, Changed, Found, Refused, local_uri
+from raycluster.read._store import CHUNK_BYTES, Changed, Found, local_uri
 from raycluster.read._stores import store_of
 from raycluster.row import object_id
 
@@ -19,14 +19,14 @@ CONTENT = os.urandom(2 * CHUNK_BYTES + 77)
 
 def found(uri: str) -> Found:
     version = store_of(uri).find(uri).version
-    return original(uri, object_id(uri, version), timeout=10.0)
+    return original(uri, object_id(uri, version), timeout=10.0)[1]
 
 
 def part(one: Found, start: int, length: int) -> bytes:
     return b"".join(store_of(one.uri).part(one, start, length))
 
 
-@pytest.fixture(params=["local", "http", "http without ranges", "http without etag", "s3", "memory"])
+@pytest.fixture(params=["local", "http", "http without ranges", "http with a date", "s3", "memory"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An object of `CONTENT` in each kind of store."""
     if request.param == "local":
@@ -36,7 +36,8 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         site = request.getfixturevalue("site")
         site.files["/a.bin"] = CONTENT
         site.has_ranges = request.param != "http without ranges"
-        site.has_etag = request.param != "http without etag"
+        site.has_etag = request.param != "http with a date"
+        site.has_date = not site.has_etag
         return f"{site.url}/a.bin"
     if request.param == "s3":
         bucket = request.getfixturevalue("bucket")
@@ -121,14 +122,14 @@ def test_a_cell_of_a_table_says_where_it_lies(tmp_path: Path) -> None:
     assert "row 17 of file://" in caught.value.fix
 
 
-@pytest.mark.parametrize("make", [lambda: OSError("away"), lambda: Refused("403 Forbidden"), lambda: KeyError("x")])
+@pytest.mark.parametrize("make", [lambda: OSError("away"), lambda: PermissionError(13, "no"), lambda: KeyError("x")])
 def test_a_store_that_does_not_answer(
     make: Callable[[], Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any) -> Found:
         raise make()
 
-    store = store_of(local_uri(str(tmp_path)), timeout=10.0)
+    store = store_of(local_uri(str(tmp_path)))
     monkeypatch.setattr(type(store), "find", away)
     with pytest.raises(Unreachable) as caught:
         original(local_uri(str(tmp_path / "a")), "0" * 64, timeout=10.0)
@@ -137,8 +138,29 @@ def test_a_store_that_does_not_answer(
 
 def test_a_server_that_refuses(site: Any) -> None:
     site.status["/a.bin"] = [403, 403]
-    with pytest.raises(Unreachable, match="403"):
+    with pytest.raises(Unserved, match="403"):
         original(f"{site.url}/a.bin", "0" * 64, timeout=10.0)
+
+
+def test_a_server_that_sends_on_to_another_address(site: Any) -> None:
+    """Whoever owns an address could let it lead to any other, and choose the ETag that this one had before."""
+    site.files["/secret"] = CONTENT
+    site.redirects["/a.bin"] = "/secret"
+    uri = f"{site.url}/a.bin"
+    with pytest.raises(Unserved, match="redirects to another address"):
+        original(uri, object_id(uri, store_of(uri).find(uri).version), timeout=10.0)
+    assert "GET /secret" not in site.asked
+
+
+def test_a_server_whose_versions_can_be_guessed(site: Any) -> None:
+    site.files["/secret"] = CONTENT
+    site.has_etag = False
+    uri = f"{site.url}/secret"
+    with pytest.raises(Unserved, match="neither an ETag nor a date"):
+        original(uri, object_id(uri, str(len(CONTENT))), timeout=10.0)
+    site.has_length = False
+    with pytest.raises(Unserved, match="neither an ETag nor a date"):
+        original(uri, object_id(uri, "0"), timeout=10.0)
 
 
 def test_an_unknown_kind_of_store() -> None:

@@ -249,7 +249,9 @@ def test_a_client_that_leaves_ends_the_reading(
             told.append("closed")
 
     monkeypatch.setattr(LocalStore, "part", endless)
-    monkeypatch.setattr("raycluster.serve.media.original", lambda uri, *_, **__: Found(uri, "1", 1 << 40))
+    monkeypatch.setattr(
+        "raycluster.serve.media.original", lambda uri, *_, **__: (LocalStore(), Found(uri, "1", 1 << 40))
+    )
     host, port = urlsplit(address).netloc.split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(f"GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
