@@ -119,12 +119,14 @@ def due(workload: Workload, lake: Lake) -> Generation | None:
     if not fields:
         return None
     digests = [one.digest for one in (*workload.decode, *workload.encode)]
+    had = {maker.name for maker in known or ()}
     return Generation(
         workload=workload.name,
         columns=pa.schema(list(fields.values())),
         makers=made_by(workload),
         due=tuple(stages),
         fresh=tuple(fresh),
+        first=tuple(at for at in fresh if stage_name("encode", workload.encode[at]) not in had),
         digest=sha256(json.dumps([workload.name, digests]).encode()).hexdigest()[:16],
         rows=present,
         again=frozenset(

@@ -58,7 +58,8 @@ class Rules:
         self.encoders, self.due, self.columns = workload.encode, generation.due, generation.columns
         self.bad = pa.array(sorted(generation.again), _STRINGS)  # before
         self.kept = [one.name for one in self.columns if types.get(one.name) == one.type]  # old values can stay
-        self.marks = [_mark(one, types) for one in self.encoders]
+        # Another workload's column says nothing of rows on which this encoder has never worked.
+        self.marks = [None if at in generation.first else _mark(one, types) for at, one in enumerate(self.encoders)]
         # An encoder of text finds it in the dataset, unless what lies there was written after its turn.
         last = max((at for at, one in enumerate(self.encoders) if "text" in one.writes.names), default=-1)
         self.text = [at for at in generation.fresh if self.encoders[at].reads == ("text",) and at > last]

@@ -67,6 +67,7 @@ class Generation:
     makers: tuple[Maker, ...]  # of all that the workload declares, once this has landed
     due: tuple[int, ...] = ()  # the encoders that work on old rows, in order
     fresh: tuple[int, ...] = ()  # those of them that are new or changed; the others read what these write
+    first: tuple[int, ...] = ()  # those of them that this workload never had: their columns may be others' already
     digest: str = ""  # of all that decides a value
     rows: int = 0  # of this workload, when it was planned; with none, columns are only added
     again: frozenset[str] = frozenset()  # ids of rows that an earlier generation could not be computed for
