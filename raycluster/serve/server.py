@@ -50,8 +50,7 @@ class Server:
                 fix="configure --issuer and --audience, or --tokens; or listen on 127.0.0.1",
             )
         self.settings, self.address, self.host, self.port = settings, address, host, _free(host, port)
-        # Serve adds 70 characters to HAProxy's sockets, and Unix allows 97: TMPDIR may be too long.
-        self._folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
+        self._folder: Path | None = None
 
     @property
     def url(self) -> str:
@@ -69,6 +68,8 @@ class Server:
 
     def _start(self) -> None:
         if not joins_cluster(self.address):
+            # Serve adds 70 characters to the names of HAProxy's sockets, and Unix allows 97: TMPDIR may be too long.
+            self._folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
             for name, value in _environment(self._folder).items():
                 os.environ.setdefault(name, value)
         connect(self.address)
@@ -99,7 +100,8 @@ class Server:
         from ray import serve
 
         serve.shutdown()  # type: ignore[no-untyped-call]
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _environment(folder: Path) -> dict[str, str]:

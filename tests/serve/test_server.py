@@ -1,0 +1,37 @@
+"""What a server refuses before anything starts."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from raycluster.errors import InvalidUse
+from raycluster.govern.gate import Rules
+from raycluster.serve.server import Server
+from raycluster.serve.settings import Settings
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com", "192.0.2.1"])
+def test_others_are_let_in_only_by_credentials(tmp_path: Path, host: str) -> None:
+    with pytest.raises(InvalidUse, match="nobody would be asked who they are") as refused:
+        Server(Settings(lake=str(tmp_path)), host=host, port=0)
+    assert refused.value.where == "--host"
+    assert refused.value.exit_code == 2
+
+
+def test_with_credentials_others_are_let_in(tmp_path: Path) -> None:
+    rules = Rules(tokens=str(tmp_path / "tokens.yaml"))
+    assert Server(Settings(lake=str(tmp_path), rules=rules), host="0.0.0.0", port=0).url.startswith("http://0.0.0.0:")
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidUse, match=f"cannot listen on 127.0.0.1:{port}") as refused:
+            Server(Settings(lake=str(tmp_path)), port=port)
+    assert "--port" in refused.value.fix
+
+
+def test_any_free_port_is_chosen(tmp_path: Path) -> None:
+    ports = {Server(Settings(lake=str(tmp_path)), port=0).port for _ in range(3)}
+    assert all(1024 < port < 65536 for port in ports)
