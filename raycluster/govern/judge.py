@@ -1,11 +1,11 @@
-"""A Rego policy and a question become an answer, here or in a process by itself, which `rego.py` starts and ends.
+"""A process by itself evaluates a Rego policy, question by question: `rego.py` starts it and ends it.
 
-The engine (regorus) holds Python's lock while it evaluates and cannot be interrupted: a policy that takes seconds stops
-everything else in its process (measured: 6 s of evaluation, in which no other thread ran). In a process by itself it
-stops nothing, and the kernel ends it after a second, or when it takes too much memory.
+The engine (regorus, gordon-to-regorus 0.13) belongs to the thread that made it, holds Python's lock while it evaluates,
+and cannot be interrupted: in the process that serves, a policy that takes seconds would stop everything (measured: 6 s
+of evaluation, in which no other thread ran). Here it stops nothing, and the kernel ends it after a second, or when it
+takes too much memory.
 
-One JSON line in, one out; the first line in is the policy. As a program it imports nothing of raycluster, and is ready
-after 50 ms.
+One JSON line in, one out; the first line in is the policy. Nothing of raycluster is imported: it is ready after 50 ms.
 """
 
 import json
@@ -13,7 +13,6 @@ import resource
 import signal
 import socket
 import sys
-import time
 from contextlib import suppress
 from typing import Any, TypedDict
 
@@ -39,10 +38,11 @@ class Policy(TypedDict):
 
     modules: list[tuple[str, str]]  # name and text of each .rego file
     data: list[Any]  # what they see as `data`
+    load_seconds: float  # that reading it may take
     seconds: float  # that one answer may take
 
 
-def load(policy: Policy) -> Any:
+def _load(policy: Policy) -> Any:
     """Return an engine that has a policy in it.
 
     Raises:
@@ -61,8 +61,8 @@ def load(policy: Policy) -> Any:
     return engine
 
 
-def ask(engine: Any, document: str) -> dict[str, Any]:
-    """Return what a policy answers to an input document, as JSON text: `policy`, and `masks` by column.
+def _ask(engine: Any, document: str) -> dict[str, Any]:
+    """Return what a policy answers to an input document: `policy`, and `masks` by column.
 
     Raises:
         RuntimeError: the engine cannot say.
@@ -72,7 +72,7 @@ def ask(engine: Any, document: str) -> dict[str, Any]:
     return answer
 
 
-def plain(error: Exception) -> str:
+def _plain(error: Exception) -> str:
     """Return an error of the engine without the places in its own source."""
     return str(error).partition("\n\nStack backtrace:")[0].strip()
 
@@ -94,12 +94,12 @@ def _add(engine: Any, name: str, text: str) -> str:
 
 def _line(error: Exception) -> int:
     """Return the line that an error is about: it begins with `--> name:line:column`."""
-    parts = plain(error).partition("\n")[0].split(":")
+    parts = _plain(error).partition("\n")[0].split(":")
     return int(parts[-2]) if len(parts) > 2 and parts[-2].isdigit() else 0
 
 
 def main() -> None:
-    """Answer until nobody asks any more: `answer` and how much CPU time it took, or `error`."""
+    """Answer until nobody asks any more."""
     with suppress(ValueError, OSError):  # where the system knows no such limit
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us
@@ -107,18 +107,17 @@ def main() -> None:
         policy: Policy = json.loads(file.readline())
         engine, document = None, _TRIAL
         while document:
-            # The kernel ends this process when its time is up, also when whoever asked is gone.
-            signal.setitimer(signal.ITIMER_REAL, policy["seconds"])
-            said: dict[str, Any]
             try:
-                engine = engine or load(policy)
-                began = time.process_time()
-                said = {"answer": ask(engine, document)}
-                said["seconds"] = time.process_time() - began
+                if engine is None:
+                    signal.setitimer(signal.ITIMER_REAL, policy["load_seconds"])
+                    engine = _load(policy)
+                # The kernel ends this process when its time is up, also when whoever asked is gone.
+                signal.setitimer(signal.ITIMER_REAL, policy["seconds"])
+                answer = _ask(engine, document)
             except (RuntimeError, ValueError, ImportError) as error:
-                said = {"error": plain(error)}
+                answer = {"error": _plain(error)}
             signal.setitimer(signal.ITIMER_REAL, 0)
-            file.write(json.dumps(said).encode() + b"\n")
+            file.write(json.dumps(answer).encode() + b"\n")
             file.flush()
             document = file.readline().decode()
 

@@ -1,9 +1,8 @@
 """Rego files become an engine that answers, always by the newest policy that is in order.
 
-A policy is loaded into a process of its own (`judge.py`) and tried before it takes the place of the one in force; a
-broken one never does. There each question is answered for the first time. One that took no time will take none when it
-is asked again, because an answer depends on nothing but the question: from then on it is answered here, in 10 to 200 us
-and anew each time, without waiting for another process. What takes long stays there, where it can be ended.
+A policy lives in a process of its own (`judge.py`), which is started and tried before it takes the place of the one in
+force; a broken one never does. A process that takes too long is ended: its question has no answer, and the next one
+starts another. A question there and back takes 0.1 ms.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,8 @@ from raycluster.govern.decision import LIMIT_SECONDS, PACKAGE, Undecided
 from raycluster.govern.watch import EVERY_SECONDS, Contents, Watched, digest
 
 _DATA = ("data.json", "data.yaml", "data.yml")
-_START_SECONDS = 10.0  # to start Python, read the policy and try it: 0.05 on a quiet machine
+_START_SECONDS = 10.0  # to start Python and read the policy with its data: 0.05 on a quiet machine
 _MOST_ANSWER = 16 << 20  # bytes
-_QUICK_SECONDS = 0.005  # of CPU time: that is as long as Python's threads wait for each other anyway
-_MOST_KNOWN = 10_000  # questions, of 100 bytes each
 
 
 class _Replaced(Undecided):
@@ -40,22 +36,23 @@ class _Replaced(Undecided):
 class Judge:
     """One policy in a process of its own. Threads take turns."""
 
-    def __init__(self, policy: judge.Policy) -> None:
+    def __init__(self, policy: judge.Policy, revision: str) -> None:
         """Load a policy.
 
         Raises:
             Undecided: it is broken, or takes too long.
         """
+        self.revision = revision
         self._policy = json.dumps(policy)
         self._lock = threading.Lock()
         self._is_closed = False
         self._start()
 
-    def ask(self, document: str) -> tuple[dict[str, Any], float]:
-        """Return what the policy answers, and the CPU seconds that it took.
+    def ask(self, document: dict[str, Any]) -> Any:
+        """Return the policy's document for an input, masks by column in it as `columnMask`.
 
         Raises:
-            Undecided: nothing, an error, or nothing in time.
+            Undecided: there is no answer, or none in time.
         """
         if not self._lock.acquire(timeout=LIMIT_SECONDS):
             raise Undecided(f"other questions took longer than {LIMIT_SECONDS:g} s")
@@ -63,11 +60,13 @@ class Judge:
             if self._is_closed:
                 raise _Replaced("the policy is closed")
             if self._process.poll() is not None:
+                self._end()
                 self._start()
-            said = self._exchange(document, LIMIT_SECONDS)
+            answer = self._exchange(json.dumps(document), LIMIT_SECONDS)
         finally:
             self._lock.release()
-        return said["answer"], said["seconds"]
+        policy, masks = answer["policy"], answer["masks"]
+        return policy | ({"columnMask": masks} if masks else {}) if isinstance(policy, dict) else None
 
     def close(self) -> None:
         """End the process, once it has answered what it was asked."""
@@ -79,30 +78,31 @@ class Judge:
         # By its file, not its module: what is imported with the package is not needed. `-P`: nor what lies beside it.
         command = [sys.executable, "-P", judge.__file__]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RUST_BACKTRACE": "0"}
-        self._line, there = socket.socketpair()
-        self._file = self._line.makefile("rb")
-        with there:
-            self._process = subprocess.Popen(command, stdin=there.fileno(), stdout=subprocess.DEVNULL, env=environment)
+        here, there = socket.socketpair()
         try:
-            self._exchange(self._policy, _START_SECONDS)
+            with there:
+                process = subprocess.Popen(command, stdin=there.fileno(), stdout=subprocess.DEVNULL, env=environment)
+        except OSError as error:
+            here.close()
+            raise Undecided(f"the policy's process cannot be started: {error}") from error
+        self._process, self._line, self._file = process, here, here.makefile("rb")
+        try:
+            self._exchange(self._policy, _START_SECONDS + LIMIT_SECONDS)
         except Undecided:
             self._end()
             raise
 
     def _exchange(self, line: str, seconds: float) -> dict[str, Any]:
         """Send a line, return the answer; end the process if there is none."""
+        self._line.settimeout(seconds)
         try:
-            self._line.settimeout(seconds)
             self._line.sendall(line.encode() + b"\n")
             text = self._file.readline(_MOST_ANSWER)
-        except OSError as error:
+        except OSError:
             text = b""
-            reason = str(error) or type(error).__name__
-        else:
-            reason = f"it took longer than {LIMIT_SECONDS:g} s, or too much memory"
         if not text.endswith(b"\n"):
             self._end()
-            raise Undecided(f"the policy's process was ended without an answer: {reason}")
+            raise Undecided(f"the policy took longer than {LIMIT_SECONDS:g} s, or too much memory, and was ended")
         said: dict[str, Any] = json.loads(text)
         if "error" in said:
             raise Undecided(said["error"])
@@ -113,52 +113,6 @@ class Judge:
         self._process.wait()
         self._file.close()
         self._line.close()
-
-
-class Loaded:
-    """One policy, in its own process and in this one."""
-
-    def __init__(self, policy: judge.Policy, revision: str) -> None:
-        """Load a policy.
-
-        Raises:
-            Undecided: it is broken, or takes too long.
-        """
-        self.revision = revision
-        self._apart = Judge(policy)
-        self._here = judge.load(policy)
-        self._lock = threading.Lock()
-        self._quick: set[bytes] = set()
-
-    def ask(self, document: dict[str, Any]) -> Any:
-        """Return the policy's document for an input, masks by column in it as `columnMask`.
-
-        Raises:
-            Undecided: there is no answer.
-        """
-        text = json.dumps(document)
-        question = sha256(text.encode()).digest()
-        if question in self._quick:
-            answer = self._ask_here(text)
-        else:
-            answer, seconds = self._apart.ask(text)
-            if seconds < _QUICK_SECONDS:
-                if len(self._quick) >= _MOST_KNOWN:
-                    self._quick.clear()
-                self._quick.add(question)
-        policy, masks = answer["policy"], answer["masks"]
-        return policy | ({"columnMask": masks} if masks else {}) if isinstance(policy, dict) else None
-
-    def close(self) -> None:
-        """End the policy's process."""
-        self._apart.close()
-
-    def _ask_here(self, text: str) -> dict[str, Any]:
-        with self._lock:  # an engine has one input at a time
-            try:
-                return judge.ask(self._here, text)
-            except (RuntimeError, ValueError) as error:
-                raise Undecided(judge.plain(error)) from error
 
 
 class Rego:
@@ -179,7 +133,7 @@ class Rego:
                 fix="pip install 'raycluster[policy]', or name an OPA server with --opa",
             )
         self._root = Path(path)
-        self._loaded: Loaded | None = None
+        self._judge: Judge | None = None
         self._files = Watched(self._find, self._make, every=every)
 
     @property
@@ -199,11 +153,11 @@ class Rego:
             Undecided: there is none.
         """
         while True:
-            loaded = self._files.value
+            asked = self._files.value
             try:
-                return loaded.ask(document), loaded.revision
+                return asked.ask(document), asked.revision
             except _Replaced:
-                if loaded is self._files.value:
+                if asked is self._files.value:
                     raise
 
     def close(self) -> None:
@@ -219,8 +173,8 @@ class Rego:
             raise InvalidUse(f"{self._root} holds no .rego file", fix="name a policy, or a folder of them")
         return sorted([*found, *(path for name in _DATA if (path := self._root / name).exists())])
 
-    def _make(self, contents: Contents) -> Loaded:
-        policy = judge.Policy(modules=[], data=[], seconds=LIMIT_SECONDS)
+    def _make(self, contents: Contents) -> Judge:
+        policy = judge.Policy(modules=[], data=[], load_seconds=_START_SECONDS, seconds=LIMIT_SECONDS)
         for path, content in contents.items():
             text = _text(path, content)
             if Path(path).name in _DATA:
@@ -230,13 +184,13 @@ class Rego:
         # Names below the root: a policy that is copied elsewhere is the same.
         names = {os.path.relpath(path, self._root): content for path, content in contents.items()}
         try:
-            made = Loaded(policy, digest(names)[:12])
-        except (Undecided, OSError) as error:
+            made = Judge(policy, digest(names)[:12])
+        except Undecided as error:
             fix = f"a policy is Rego, in `package {PACKAGE}`: see docs/access.md"
             raise InvalidUse(f"the policy is broken: {error}", where=str(self._root), fix=fix) from error
-        if self._loaded is not None:
-            threading.Thread(target=self._loaded.close, daemon=True).start()  # who asks it is answered first
-        self._loaded = made
+        if self._judge is not None:
+            threading.Thread(target=self._judge.close, daemon=True).start()  # who asks it is answered first
+        self._judge = made
         return made
 
 

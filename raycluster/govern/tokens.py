@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as checked
 
 from raycluster.declare.document import parse
@@ -30,9 +30,17 @@ _MARK = "rc_"  # by which people, and scanners of leaked secrets, know a token
 Text = Annotated[str, Field(min_length=1)]
 
 
+def _moment(value: Any) -> datetime | None:
+    """Return a day or moment as YAML and people write it; without a time zone it is in UTC."""
+    if not isinstance(value, str | None):
+        raise ValueError("expected a day or a moment, like 2027-01-31 or 2027-01-31T12:00:00+01:00")
+    moment = datetime.fromisoformat(value) if value else None
+    return moment.replace(tzinfo=UTC) if moment and not moment.tzinfo else moment
+
+
 @checked(frozen=True, kw_only=True)
 class Entry:
-    """Whom a token stands for. Without a time zone `expires` is in UTC; a day begins at midnight."""
+    """Whom a token stands for."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -40,7 +48,7 @@ class Entry:
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     roles: tuple[Text, ...] = ()
     team: Text | None = None
-    expires: datetime | None = None
+    expires: Annotated[datetime | None, BeforeValidator(_moment)] = None
 
 
 @checked(frozen=True, kw_only=True)
@@ -129,8 +137,7 @@ def _make(contents: Contents) -> Mapping[bytes, Found]:
         if key in found:
             document.report(f"the token of {entry.subject!r} stands twice", ("tokens", index, "sha256"))
         principal = Principal(subject=entry.subject, roles=entry.roles, team=entry.team)
-        expires = entry.expires
-        found[key] = Found(principal, expires.replace(tzinfo=UTC) if expires and not expires.tzinfo else expires)
+        found[key] = Found(principal, entry.expires)
     document.finish()
     return found
 
