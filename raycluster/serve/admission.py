@@ -33,6 +33,7 @@ class Admission:
 
     app: ASGIApp
     settings: Settings
+    stalled: float = 60.0  # seconds that a client may take for one part of an answer, of a MiB at most
 
     def __post_init__(self) -> None:
         self._room = asyncio.Semaphore(self.settings.at_once)
@@ -63,7 +64,9 @@ class Admission:
             if not has_begun:
                 has_begun = True
                 limit.reschedule(None)
-            await send(message)
+            # a video that is paused would keep its room for as long as its page is open; browsers ask again
+            async with asyncio.timeout(self.stalled):
+                await send(message)
 
         try:
             async with limit, self._turn():

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from raycluster.errors import Forbidden, RayclusterError
+from raycluster.errors import Forbidden, NotFound, RayclusterError
 from raycluster.govern.principal import Principal
 from raycluster.lake.table import LIVE, Table
 from raycluster.serve.context import Context, Seen
@@ -41,8 +41,10 @@ class Visit:
         try:
             table = self.context.follower.table(name)
             columns = table.schema(version)
-        except RayclusterError:
+        except RayclusterError as error:
             self.context.gate.permit(self.principal, "GET", ("data", name))
+            if isinstance(error, NotFound):  # the nearest name may be one that this principal is not to know of
+                raise NotFound(error.message, fix="list what there is: GET /v1/datasets") from None
             raise
         return Seen(table, self.context.gate.access(self.principal, name, columns))
 

@@ -70,6 +70,18 @@ def endpoints(web: FastAPI, running: Running) -> None:
 
         return StreamingResponse(pieces())
 
+    @web.get("/flood")
+    async def flood() -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            running.begun.append(time.monotonic())
+            try:
+                while True:
+                    yield bytes(1 << 20)
+            finally:
+                running.cancelled.append("flood")
+
+        return StreamingResponse(pieces())
+
     @web.post("/json")
     async def take(body: Annotated[dict[str, str], Body()]) -> int:
         return len(body)
@@ -96,7 +108,7 @@ def running() -> Iterator[Running]:
     web = FastAPI()
     add_handlers(web)
     settings = Settings(at_once=2, waiting=3, timeout=TIMEOUT, most_body=1000, most_upload=5000)
-    web.add_middleware(Admission, settings=settings)
+    web.add_middleware(Admission, settings=settings, stalled=TIMEOUT)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
@@ -161,6 +173,16 @@ def test_what_waits_too_long_is_not_begun(running: Running) -> None:
 
 def test_an_answer_that_has_begun_may_take_its_time(running: Running) -> None:
     assert requests.get(f"{running.url}/stream", timeout=10).content == b"piece" * 4
+
+
+def test_who_stops_reading_gives_up_their_room(running: Running) -> None:
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(100)
+        limit = time.monotonic() + 20 * TIMEOUT
+        while not running.cancelled and time.monotonic() < limit:
+            time.sleep(0.05)
+    assert running.cancelled == ["flood"]
 
 
 @pytest.mark.parametrize(("path", "most"), [("/json", 1000), ("/v1/data/d", 5000)])
