@@ -101,9 +101,14 @@ def add(path: Path, principal: Principal, *, expires: datetime | None = None) ->
     """Make a new token, append it to a file, which need not exist yet, and return it: it is kept nowhere.
 
     Raises:
-        InvalidFile: the file is no file of tokens; it stays as it was.
+        InvalidUse: the file cannot be read or written, or is no file of tokens; it stays as it was.
     """
-    before = path.read_text() if path.exists() else ""
+    try:
+        before = path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidUse(f"{path} cannot be read: {error}") from error
+    if before.strip():
+        _make({str(path): before.encode()})
     token = _MARK + secrets.token_urlsafe(32)
     entry: dict[str, Any] = {"subject": principal.subject, "sha256": digest(token)}
     entry |= {"roles": list(principal.roles)} if principal.roles else {}
@@ -118,8 +123,13 @@ def add(path: Path, principal: Principal, *, expires: datetime | None = None) ->
         raise InvalidUse(
             f"{path} does not end with its tokens", fix="let `tokens:` be its only key, one `- {...}` a line"
         )
-    path.touch(mode=0o600)
-    path.write_text(text)
+    try:
+        path.touch(mode=0o600)
+        path.write_text(text)
+    except OSError as error:
+        raise InvalidUse(
+            f"{path} cannot be written: {error.strerror}", fix="check the folder and its rights"
+        ) from error
     return token
 
 
