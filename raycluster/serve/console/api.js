@@ -71,25 +71,30 @@ export const api = {
   costs: (asked, options) => json(url(["costs"], asked), options),
 };
 
+const NOTHING = { answer: null, failure: null, busy: false };
+
 // Ask when something that the question is made of changes; the last answer stays until the next is there.
 // `key`: the question as a text; null: nothing to ask yet.
 export function useAnswer(question, key) {
-  const [state, setState] = useState({ answer: null, failure: null, busy: key !== null, of: null });
+  const [state, setState] = useState({ ...NOTHING, busy: key !== null });
   const [turn, setTurn] = useState(0);
   const latest = useRef(question);
   latest.current = question;
   useEffect(() => {
-    if (key === null) return setState({ answer: null, failure: null, busy: false, of: null });
+    if (key === null) return setState(NOTHING);
     const stop = new AbortController();
     setState((before) => ({ ...before, busy: true }));
     latest.current({ signal: stop.signal }).then(
-      (answer) => stop.signal.aborted || setState({ answer, failure: null, busy: false, of: key }),
-      (failure) => stop.signal.aborted || setState({ answer: null, failure, busy: false, of: key }),
+      (answer) => stop.signal.aborted || setState({ answer, failure: null, busy: false }),
+      (failure) => stop.signal.aborted || setState((before) => ({ ...before, failure, busy: false })),
     );
     return () => stop.abort();
   }, [key, turn]);
   useEffect(() => {
-    const again = () => setTurn((before) => before + 1);
+    const again = () => {
+      setState(NOTHING); // what another user was told is not for this one
+      setTurn((before) => before + 1);
+    };
     addEventListener("token", again);
     return () => removeEventListener("token", again);
   }, []);

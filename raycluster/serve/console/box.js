@@ -84,8 +84,9 @@ export function QuestionBox({ state, file, setFile, names, datasets, wrong, busy
   useEffect(() => setText(state.q ?? ""), [state.q]);
   const submit = (event) => {
     event.preventDefault();
-    setFile(null);
-    change({ q: text.trim() || null, like: null, open: null });
+    const isBoth = state.mode === "hybrid"; // words beside a picture or a sound; else they take its place
+    if (!isBoth) setFile(null);
+    change({ q: text.trim() || null, open: null, ...(!isBoth && { like: null, likes: null }) });
   };
   const keys = (event) => {
     if (event.key !== "ArrowDown") return;

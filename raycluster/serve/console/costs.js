@@ -14,7 +14,7 @@ const DEEPER = ["team", "project", "workload", "stage", "modality", "kind", "out
 const SPANS = ["", "today", "yesterday", "24h", "7d", "30d", "this week", "last week", "this month", "last month"];
 const GRAINS = [["", "Auto"], ["hour", "Hour"], ["day", "Day"], ["month", "Month"]];
 const NONE = "–";
-const FEW_DAYS = 2; // of so few, hours are shown
+const SHORT_MS = 2 * 86_400_000; // of so little time, hours are shown
 
 const named = (value, key) => (value === null ? `no ${key}` : String(value));
 
@@ -28,7 +28,8 @@ async function billed(asked, by, grain, options) {
     api.costs({ ...asked, by }, options),
     MOMENTS.includes(by) ? null : api.costs({ ...asked, by: `${grain || "day"},${by}` }, options),
   ]);
-  const isShort = days && !grain && new Set(days.lines.map((line) => line.day)).size <= FEW_DAYS;
+  const at = days && !grain ? days.lines.map((line) => Date.parse(line.day)) : [];
+  const isShort = at.length > 0 && Math.max(...at) - Math.min(...at) < SHORT_MS;
   const series = isShort ? await api.costs({ ...asked, by: `hour,${by}` }, options) : days;
   return { table, series: series ?? table, grain: days ? (isShort ? "hour" : grain || "day") : by };
 }

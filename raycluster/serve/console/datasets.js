@@ -28,8 +28,8 @@ function History({ entries }) {
       <div><p><strong>${one.what === "rollback" ? "rollback" : html`<a href=${link("runs", { run: one.id })}>${one.by}</a>`}</strong>
         ${one.version && html` <span class="number">v${one.version}</span>`} <${Tags} of=${one.tags} />
         <time class="faint" datetime=${one.at} title=${when(one.at)}>${ago(one.at)}</time></p>
-        <p class="soft">${one.what === "rollback" ? `by ${one.by}${one.why && `: ${one.why}`}` : one.why || [
-          `${count(one.added)} rows added`, one.replaced ? `${count(one.replaced)} replaced` : "", one.status === "done" ? "" : one.status].filter(Boolean).join(" · ")}</p></div>
+        <p class="soft">${one.what === "rollback" ? `by ${one.by}${one.why && `: ${one.why}`}` : one.why || (one.status === "done"
+          ? `${count(one.added)} rows added${one.replaced ? ` · ${count(one.replaced)} replaced` : ""}` : one.status)}</p></div>
     </li>`)}</ol></section>`;
 }
 

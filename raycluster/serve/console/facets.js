@@ -14,8 +14,8 @@ const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
 export function condition(state, columns, except) {
   const parts = columns.filter((one) => one !== except && state[one]?.length)
     .map((one) => `${one} IN (${state[one].map(quoted).join(", ")})`);
-  if (state.where) parts.unshift(`(${state.where})`);
-  return parts.join(" AND ") || undefined;
+  if (!state.where) return parts.join(" AND ") || undefined;
+  return parts.length ? [`(${state.where})`, ...parts].join(" AND ") : state.where;
 }
 
 async function counted(described, columns, state, options) {
@@ -23,7 +23,10 @@ async function counted(described, columns, state, options) {
   await Promise.all(described.flatMap(({ name, columns: all }) => {
     const there = columns.filter((one) => all.some((column) => column.name === one));
     return there.map(async (column) => {
-      const { facets } = await api.facets(name, [column], condition(state, there, column), options);
+      const { facets } = await api.facets(name, [column], condition(state, there, column), options).catch((failure) => {
+        if (failure.field !== "columns") throw failure;
+        return { facets: { [column]: [] } }; // too many different values, or not for this user: no facet
+      });
       for (const { value, rows } of facets[column]) {
         if (value !== null) sums[column].set(value, (sums[column].get(value) ?? 0) + rows);
       }

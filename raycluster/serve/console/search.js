@@ -16,12 +16,14 @@ const FACETS = ["modality", "media_type", "label"];
 
 // What is asked of each dataset, as the search endpoint takes it; null: nothing is asked, only looked through.
 function questionOf(state, file) {
-  const asked = file ? { [file.kind]: file.base64 } : state.like ? { id: state.like } : state.q ? { text: state.q } : null;
-  if (!asked) return null;
-  const question = { ...asked, k: Number(state.k ?? HITS), mode: asked.text ? (state.mode ?? "vector") : "vector" };
+  const alike = file ? { [file.kind]: file.base64 } : state.like ? { id: state.like } : null;
+  const mode = state.mode ?? "vector";
+  const words = state.q && (!alike || mode === "hybrid") ? { text: state.q } : null; // both: these words, and like this
+  if (!alike && !words) return null;
+  const question = { ...alike, ...words, k: Number(state.k ?? HITS), mode: words ? mode : "vector" };
   if (state.group) question.group = "object";
   if (state.explain) question.explain = true;
-  if (asked.text) question.highlight = true;
+  if (words) question.highlight = true;
   return question;
 }
 
@@ -60,7 +62,7 @@ function useHits(described, state, file) {
 
 const Summary = ({ found, busy }) => html`
   <p class="summary" role="status">${busy ? html`<span class="turns"><${Icon} name="loader" /></span> searching …` : html`
-    <strong>${plural(found.hits.length, found.asked ? "hit" : "row")}</strong>${found.more ? " at first" : ""}
+    <strong>${found.more && "first "}${plural(found.hits.length, found.asked ? "hit" : "row")}</strong>
     <span class="soft"> · ${found.answers.map((one) => `${one.dataset} v${one.version}`).join(", ")}
     ${found.asked && ` · ${found.took < 10 ? found.took.toFixed(1) : Math.round(found.took)} ms`}</span>`}</p>`;
 
@@ -90,7 +92,7 @@ export function Search() {
   const of = state.of ?? names[0];
   const open = state.open && of ? { dataset: of, id: state.open } : null;
   useEffect(() => {
-    if (file) change({ q: null, like: null, open: null }, { replaces: true });
+    if (file) change({ like: null, likes: null, open: null }, { replaces: true });
   }, [file]);
 
   if (datasets.failure) return html`<div class="page"><${Problem} failure=${datasets.failure} again=${datasets.again} /></div>`;
@@ -105,8 +107,8 @@ export function Search() {
     <div class="search-body ${open ? "with-detail" : ""}">
       <${Facets} described=${described.answer} columns=${FACETS} state=${state} />
       <section class="results" aria-label="Results">
-        ${found.failure && !wrong ? html`<${Problem} failure=${found.failure} again=${found.again} />` : html`
-          <${Answered} of=${{ ...found, failure: null }} rows=${12} tall>${(answer) => html`
+        ${wrong ? html`<${Empty} icon="list-filter" title="The filter is wrong">What is wrong with it is said above.<//>` : html`
+          <${Answered} of=${found} rows=${12} tall>${(answer) => html`
             <${Summary} found=${answer} busy=${found.busy} />
             ${hits.length ? html`<${Grid} api=${grid} hits=${hits} open=${open} several=${names.length > 1} />
               ${answer.more && hits.length < MOST && html`<p class="more"><button class="button" onClick=${() => change({ k: 2 * Number(state.k ?? HITS) }, { replaces: true })}>Show more</button></p>`}`
