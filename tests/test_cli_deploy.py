@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -26,8 +25,7 @@ from raycluster import cli
 from raycluster.lake.lake import Lake
 
 REMOTE = ("--lake", "s3://bucket/lake", "--issuer", "https://login.example", "--audience", "media")
-# Starts a head and nothing else, and stays: `ray start` without --block leaves daemons that only `ray stop` finds.
-HEAD = Path(sys.executable).with_name("ray")
+RAY = Path(sys.executable).with_name("ray")
 
 
 class Said(NamedTuple):
@@ -118,6 +116,12 @@ class Cluster:
     dashboard: str
     process: subprocess.Popen[bytes]
 
+    def answers(self) -> bool:
+        try:
+            return requests.get(f"{self.dashboard}/api/version", timeout=5).ok
+        except requests.RequestException:
+            return False
+
     def status(self) -> dict[str, str]:
         found = requests.get(f"{self.dashboard}/api/serve/applications/", timeout=10).json()["applications"]
         return {name: one["status"] for name, one in found.items()}
@@ -130,28 +134,31 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def there() -> Iterator[Cluster]:
-    """Start a cluster with room for what a deployment asks for, and end exactly its processes."""
+    """Start a cluster with room for what a deployment asks for, and end exactly its processes.
+
+    Without --block, `ray start` leaves daemons that only `ray stop` finds, which would stop others' too.
+    """
     port, dashboard = free_port(), free_port()
     folder = tempfile.mkdtemp(prefix="rc-", dir="/tmp")  # Ray's sockets want a short path
-    command = [HEAD, "start", "--head", "--block", "--num-cpus=4", f"--port={port}", f"--temp-dir={folder}"]
+    command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--port={port}", f"--temp-dir={folder}"]
     command += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1"]
-    command += ["--ray-client-server-port=0", "--disable-usage-stats", f"--dashboard-agent-listen-port={free_port()}"]
+    command += ["--disable-usage-stats"]
+    command += [f"--{name}-port={free_port()}" for name in ("ray-client-server", "dashboard-agent-listen")]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         found = Cluster(f"http://127.0.0.1:{dashboard}", process)
         until = time.monotonic() + 90
-        while time.monotonic() < until:
-            try:
-                if requests.get(f"{found.dashboard}/api/version", timeout=2).ok:
-                    break
-            except requests.RequestException:
-                time.sleep(0.5)
+        while not found.answers():
+            assert process.poll() is None, "Ray did not start"
+            assert time.monotonic() < until, "the dashboard does not answer"
+            time.sleep(0.5)
         yield found
     finally:
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs([*children, psutil.Process(process.pid)], timeout=20)
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.terminate()
+        process.wait(60)
+        _, alive = psutil.wait_procs(children, timeout=20)
         for one in alive:
             one.kill()
 
@@ -186,7 +193,7 @@ def test_a_cluster_serves_it(there, lake, tmp_path):
     # Again, with a mistake: it says why, and does not take the old one for the new one.
     said = there.deploy("--lake", lake.uri, "--port", port, "--tokens", tmp_path / "nothing.yaml")
     assert said.code == 1
-    assert "the application does not run" in said.err
+    assert "the application is " in said.err
     assert "nothing.yaml" in said.err.replace("\n", "")
     assert there.status()["other"] == "RUNNING"
 

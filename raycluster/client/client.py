@@ -218,7 +218,10 @@ class Client:
         fails and the request is sent again; with one of your own, that holds across programs too.
         """
         files, texts, uris = objects.get("files", ()), objects.get("texts", ()), objects.get("uris", ())
-        headers = {"Idempotency-Key": objects.get("key") or uuid.uuid4().hex}
+        key = objects.get("key") or uuid.uuid4().hex
+        if not (key.isascii() and key.isprintable()):
+            raise InvalidUse(f"the key {key!r} has signs that no header can have", where="key")
+        headers = {"Idempotency-Key": key}
         query = {"workload": objects.get("workload")}
         if files and uris:
             raise InvalidUse("files and uris go in two requests", where="uris", fix="add the uris in another call")

@@ -22,6 +22,7 @@ from raycluster.errors import InvalidUse, RayclusterError
 
 _CONNECT_SECONDS = 5.0
 _TRIES = 4  # more, after the first; with the pauses below about 6 s where nothing says how long to wait
+_UNHEARD = 2  # of them after a request that was sent and not answered, which may have taken its `timeout`
 _PAUSE_SECONDS = 0.4  # doubled each time
 _MOST_PAUSE_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 30  # whatever `Retry-After` says
@@ -74,19 +75,23 @@ class Wire:
     """A server's URL, a token, and the connections to it."""
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 60.0) -> None:
-        """Check the URL; nothing is sent yet.
+        """Check URL and token; nothing is sent yet.
 
         Raises:
-            InvalidUse: it is none.
+            InvalidUse: it is none, or the token can be none.
         """
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise InvalidUse(f"{url!r} is no URL of a server", where="url", fix="such as http://127.0.0.1:8000")
+        token = (token or "").strip()  # files and commands end with a line's end
+        if not (token.isascii() and token.isprintable()):
+            raise InvalidUse("the token has signs that no header can have", where="token", fix="give the token alone")
         self.url, self._timeout = url.rstrip("/"), (min(_CONNECT_SECONDS, timeout), timeout)
         self._session = requests.Session()
         self._session.auth = _Bearer(token) if token else None
         again = HTTPAdapter(
             max_retries=Retry(
                 total=_TRIES,
+                read=_UNHEARD,
                 status_forcelist=(429, 503),
                 allowed_methods=("GET", "POST"),
                 backoff_factor=_PAUSE_SECONDS,
@@ -164,7 +169,7 @@ class Wire:
 
     def _silence(self, error: requests.exceptions.RequestException) -> RayclusterError:
         """Return why there is no answer."""
-        if isinstance(error, requests.exceptions.InvalidHeader | requests.exceptions.InvalidURL):
+        if isinstance(error, requests.exceptions.InvalidURL):
             return InvalidUse(str(error), where="url")
         reason = getattr(error.args[0] if error.args else None, "reason", error)
         if isinstance(reason, requests.exceptions.ReadTimeout | ReadTimeoutError):

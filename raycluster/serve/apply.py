@@ -46,8 +46,7 @@ def apply(config: dict[str, Any], address: str, *, timeout: float, observe: Call
         if mine["status"] == "RUNNING":
             return _door(dashboard)
         if mine["status"] in _FAILED or time.monotonic() > until:
-            told = mine["message"].strip() or f"it is still {mine['status']} after {timeout:g} s"
-            raise NotDeployed(f"the application does not run: {told}", fix=f"look at its logs: {address}")
+            raise NotDeployed(f"the application is {mine['status']}: {_reason(mine)}", fix=f"see its logs: {address}")
         if mine["status"] != said:
             said = mine["status"]
             observe(said)
@@ -71,6 +70,22 @@ def _applications(dashboard: Any) -> dict[str, Any]:
 def _is_others(one: dict[str, Any]) -> bool:
     """Tell whether somebody else deployed it this way; what a program runs (`serve.run`) stays as it is."""
     return one["name"] != NAME and one["deployed_app_config"] is not None
+
+
+def _reason(mine: dict[str, Any]) -> str:
+    """Return what an application says of itself, and what was raised in the deployments that do not run."""
+    told = [mine["message"].strip()]
+    for name, one in mine.get("deployments", {}).items():
+        if one["status"] != "HEALTHY":
+            told.append(f"{name}: {_raised(one['message'])}")
+    return "\n".join(filter(None, told)) or "it is taking too long"
+
+
+def _raised(message: str) -> str:
+    """Return the end of a traceback, from the last line that is not indented: the error, and its fix."""
+    lines = message.strip().splitlines()
+    last = max((at for at, line in enumerate(lines) if line[:1].strip()), default=0)
+    return "\n".join(lines[last:])
 
 
 def _door(dashboard: Any) -> str:
