@@ -10,19 +10,22 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field, TypeAdapter, ValidationError
 
 from raycluster import stage
 from raycluster.encode import Encode
-from raycluster.errors import BadMedia, InvalidUse
+from raycluster.errors import BadMedia, InvalidUse, NotFound, TooLarge
 from raycluster.lake import query
 from raycluster.lake.access import EVERYTHING, Access
-from raycluster.lake.query import ANSWER, Mode
+from raycluster.lake.query import ANSWER, MOST_HITS, Mode
+from raycluster.lake.rank import share
+from raycluster.lake.sql import is_whole
 from raycluster.lake.table import LIVE, Table
 from raycluster.read._media_type import HEAD_BYTES, identify
 from raycluster.row import MEDIA
@@ -76,6 +79,8 @@ class Question:
             raise InvalidUse(f"ask by one of {', '.join(_ASKED)}: {found}", where="text")
         if self.text is not None and not self.text.strip():
             raise InvalidUse("the text is empty", where="text", fix="say what to look for")
+        if self.text is not None and not is_whole(self.text):
+            raise InvalidUse(f"the text {self.text!r} has half a character in it", where="text")
         return "words" if asked[0] == "text" and self.mode == "text" else asked[0]
 
     @property
@@ -145,7 +150,7 @@ def answer(
         InvalidUse, NotFound, Forbidden: as `ask`.
     """
     started = time.perf_counter()
-    if question.id is not None:
+    if embedded is None and question.id is not None:
         embedded = _like(table, question, access)
     if embedded is None:
         embedded = Embedded(column=question.column or "vector", vector=question.vector)
@@ -171,6 +176,61 @@ def answer(
     )
     took = round((time.perf_counter() - started) * 1000, 3)
     return {"dataset": table.name, "version": found.version, "took_ms": took, "hits": found.hits, "next": found.next}
+
+
+def answer_all(asked: Sequence[tuple[Table, Embedded | None, Access]], question: Question) -> dict[str, Any]:
+    """Look for a question in several datasets, each with what its own encoders have made of it.
+
+    Cosine similarities to the same vector are compared as they are; else what counts is the rank in each dataset.
+
+    Raises:
+        InvalidUse, NotFound, Forbidden: as `ask`.
+    """
+    started = time.perf_counter()
+    if question.id is not None:
+        shared = _like_any(asked, question)
+        asked = [(table, shared, access) for table, _, access in asked]
+    last = question.offset + question.k
+    if last > MOST_HITS:
+        raise TooLarge(f"offset {question.offset} and k {question.k} are more than {MOST_HITS}", where="offset")
+    whole = replace(question, offset=0, k=last)
+    found = [answer(table, whole, made, access=access) for table, made, access in asked]
+    is_one_space = _is_one_space(asked, question)
+    for one in found:
+        for rank, hit in enumerate(one["hits"], start=1):
+            hit |= {"dataset": one["dataset"], "score": hit["score"] if is_one_space else share(rank)}
+    hits = sorted((hit for one in found for hit in one["hits"]), key=lambda hit: -hit["score"])
+    more = len(hits) > last or any(one["next"] is not None for one in found)
+    return {
+        "datasets": [{"dataset": one["dataset"], "version": one["version"]} for one in found],
+        "took_ms": round((time.perf_counter() - started) * 1000, 3),
+        "hits": hits[question.offset : last],
+        "next": last if more and last < MOST_HITS else None,
+    }
+
+
+def _is_one_space(asked: Sequence[tuple[Table, Embedded | None, Access]], question: Question) -> bool:
+    """Tell whether a question is the same vector in every dataset."""
+    if question.mode != "vector":
+        return False
+    made = [one for _, one, _ in asked if one is not None]
+    if not made:
+        return True  # a raw vector
+    # vectors: (dataset, dimension), where they have one number of dimensions
+    vectors = [np.asarray(one.vector, np.float64) for one in made]
+    return all(one.column == made[0].column for one in made) and all(
+        one.shape == vectors[0].shape and np.allclose(one, vectors[0]) for one in vectors
+    )
+
+
+def _like_any(asked: Sequence[tuple[Table, Embedded | None, Access]], question: Question) -> Embedded:
+    """Return the vector and words of a row, from the first dataset that has it."""
+    for table, _, access in asked:
+        try:
+            return _like(table, question, access)
+        except NotFound:
+            continue
+    raise NotFound(f"none of these datasets has row {question.id!r}", where="id")
 
 
 def _like(table: Table, question: Question, access: Access) -> Embedded:
@@ -267,11 +327,16 @@ def _stage(declared: str) -> Any:
     Raises:
         InvalidUse: a private stage of a module that this process does not trust, or options that are none.
     """
+    return _made(declared, os.environ.get(TRUSTED, ""))
+
+
+@cache  # pydantic takes 4 ms to learn a stage's options
+def _made(declared: str, trusted: str) -> Any:
     options = json.loads(declared)
     family = "decode" if options.pop("family", None) == "decode" else "encode"
     name = str(options.pop("use"))
     module = name.partition(":")[0]
-    if stage.is_private(name) and module not in os.environ.get(TRUSTED, "").split(","):
+    if stage.is_private(name) and module not in trusted.split(","):
         raise InvalidUse(
             f"this dataset was made with the private stage {name!r}, whose code is not run unless you say so",
             fix=f"if you trust it, set {TRUSTED}={module} (several: with commas); or search with mode text, or by id",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raycluster.errors import InvalidUse, TooLarge
-from raycluster.lake.sql import quoted
+from raycluster.lake.sql import is_whole, quoted
 from raycluster.stage import unknown
 
 if TYPE_CHECKING:
@@ -121,15 +121,14 @@ def _parsed(text: str) -> Expr:
 
     if not text.strip():
         raise wrong(text, "it is empty")
+    if not is_whole(text):
+        raise wrong(text, "it has half a character in it")
     if len(text) > _MOST_SIGNS:
         raise _large(text, f"has {len(text)} characters; {_MOST_SIGNS} is the most")
     try:
-        text.encode()
         tokens = _dialect().tokenize(text)
         _require_plain(text, tokens)
         found = _dialect().parser(error_level=ErrorLevel.IMMEDIATE).parse(tokens, text)
-    except UnicodeEncodeError as error:
-        raise wrong(text, f"character {error.start + 1} is half of one") from error
     except TokenError as error:
         raise wrong(text, "a quote is not closed") from error
     except ParseError as error:

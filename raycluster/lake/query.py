@@ -108,7 +108,7 @@ def _require_size(name: str, size: int) -> None:
 
 
 def _require_vector(view: View, question: Question) -> None:
-    kind = require_column(view.dataset, question.column, "column").type
+    kind = require_column(view, question.column, "column").type
     if not pa.types.is_fixed_size_list(kind):
         raise InvalidUse(f"column {question.column!r} holds {kind}, not vectors", where="column")
     view.require_open(question.column, "column")
@@ -120,8 +120,8 @@ def _require_vector(view: View, question: Question) -> None:
             where="vector",
             fix="embed the question with the encoder that made the column",
         )
-    length = math.sqrt(math.fsum(float(value) ** 2 for value in question.vector))
-    if not (math.isfinite(length) and length > 0):
+    largest = max((abs(float(value)) for value in question.vector), default=0.0)
+    if not (math.isfinite(largest) and largest > 0):
         raise InvalidUse("the vector is zero or not finite, so it points nowhere", where="vector")
 
 
@@ -259,7 +259,7 @@ def _top(found: Counter[Any]) -> list[dict[str, Any]]:
 
 
 def _require_countable(view: View, name: str) -> None:
-    kind = require_column(view.dataset, name, "columns")
+    kind = require_column(view, name, "columns")
     if is_blob(kind) or pa.types.is_nested(kind.type) or pa.types.is_binary(kind.type):
         raise InvalidUse(f"column {name!r} has no values to count: it is {kind.type}", where="columns")
     view.require_open(name, "columns")

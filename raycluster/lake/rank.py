@@ -90,13 +90,18 @@ def fuse(lists: Mapping[str, Sequence[Hit]], weights: Sequence[float], *, key: C
     why: dict[Hashable, dict[str, Any]] = {}
     for (name, hits), weight in zip(lists.items(), weights, strict=True):
         for rank, hit in enumerate(hits, start=1):
-            one, share = key(hit), weight / (_RRF_K + rank)
-            sums[one] = sums.get(one, 0.0) + share
+            one, part = key(hit), weight * share(rank)
+            sums[one] = sums.get(one, 0.0) + part
             why.setdefault(one, {})[name] = {"rank": rank, "score": hit["score"]}
-            if one not in best or share > best[one][0]:
-                best[one] = share, hit
+            if one not in best or part > best[one][0]:
+                best[one] = part, hit
     order = sorted(sums, key=lambda one: -sums[one])
     return [{**best[one][1], "score": sums[one], _WHY: why[one]} for one in order]
+
+
+def share(rank: int) -> float:
+    """Return what a place in a list is worth."""
+    return 1 / (_RRF_K + rank)
 
 
 def explained(mode: str, hits: Sequence[Hit]) -> list[Hit]:
@@ -136,9 +141,11 @@ def _ordered(ask: Callable[[int, str | None], list[Hit]], size: int, own: str | 
 
 
 def _by_vector(view: View, question: Question, asked: Condition | None, k: int, own: str | None) -> list[Hit]:
+    # direction: (dimension,) float64, 1 at most, so that no length is too large or too small for float32
+    direction = np.asarray(question.vector, np.float64)
     nearest = {
         "column": question.column,
-        "q": np.asarray(question.vector, np.float32),
+        "q": (direction / np.abs(direction).max()).astype(np.float32),
         "k": k,
         "metric": "cosine",
         "minimum_nprobes": _PROBES,

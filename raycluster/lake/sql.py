@@ -16,6 +16,15 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def is_whole(text: str) -> bool:
+    """Tell whether text is Unicode: JSON and command lines can bring halves of characters, which Lance cannot take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def instant(moment: datetime) -> str:
     """Return a moment that knows its time zone as an SQL literal, in UTC."""
     return f"timestamp '{moment.astimezone(UTC).isoformat(sep=' ')}'"

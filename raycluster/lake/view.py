@@ -68,7 +68,7 @@ class View:
             InvalidUse: there is no such column, or it holds pictures.
         """
         for name in names:
-            if is_blob(require_column(self.dataset, name, "columns")):
+            if is_blob(require_column(self, name, "columns")):
                 raise InvalidUse(
                     f"column {name!r} holds pictures", where="columns", fix="ask for them one by one, by id"
                 )
@@ -215,7 +215,7 @@ class View:
         return {name: found.column(f"m{at}").combine_chunks().take(places) for at, name in enumerate(names)}
 
     def _covered(self, name: str, found: pa.Table, shown: dict[str, pa.Array]) -> pa.Array:
-        kind = require_column(self.dataset, name, "columns").type
+        kind = require_column(self, name, "columns").type
         masks = self._covers(name)
         if _leads(masks[0], name):
             rest = name.removeprefix(masks[0]).split(".")[1:]

@@ -1,0 +1,183 @@
+"""A question over HTTP becomes hits, of one dataset or of several; a dataset's columns become counts of their values.
+
+A model runs elsewhere (`Context.embed`), the search in a thread: neither holds up other requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+from base64 import b64decode
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+from starlette.concurrency import run_in_threadpool
+
+from raycluster.errors import InvalidUse, TooLarge
+from raycluster.lake import query
+from raycluster.lake.query import MOST_HITS, Mode
+from raycluster.lake.sql import is_whole
+from raycluster.lake.table import LIVE
+from raycluster.search import Embedded, Question, answer, answer_all
+from raycluster.serve.context import Seen
+from raycluster.serve.datasets import Name
+from raycluster.serve.reply import reply
+from raycluster.serve.rows import Columns, Version
+from raycluster.serve.visit import Visit, Visitor
+
+router = APIRouter(tags=["search"])
+
+_MOST_TEXT = 10_000  # characters; models read the first few hundred words
+_MOST_MEDIA = 32 << 20  # bytes of a picture or recording
+_MOST_FACETS = 20
+_TAG = r"^(\d{1,18}|[A-Za-z][\w.-]{0,63})$"
+_BASE64 = {"contentEncoding": "base64"}
+
+
+def _whole(text: str) -> str:
+    if not is_whole(text):
+        raise ValueError("there is half a character in it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+
+
+class Weights(BaseModel):
+    """How much each list counts where both are fused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vector: Annotated[FiniteFloat, Field(ge=0, le=1000)] = 1.0
+    text: Annotated[FiniteFloat, Field(ge=0, le=1000)] = 1.0
+
+
+class Asked(BaseModel):
+    """A question by one of `text`, `image`, `audio`, `id` and `vector`; with mode `hybrid`, by `text` and another."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Annotated[Text | None, Field(description="words, in any language that the encoder knows")] = None
+    image: Annotated[Text | None, Field(description="a picture's file", json_schema_extra=_BASE64)] = None
+    audio: Annotated[Text | None, Field(description="a recording's file", json_schema_extra=_BASE64)] = None
+    id: Annotated[Text | None, Field(description="of a row: what is like it?", max_length=200)] = None
+    vector: Annotated[list[FiniteFloat] | None, Field(min_length=1, max_length=8192)] = None
+    column: Annotated[Text | None, Field(description="the space of `vector`, or of the row", max_length=200)] = None
+    mode: Annotated[Mode, Field(description="by meaning, by words, or by both, fused by rank")] = "vector"
+    weights: Weights = Weights()
+    k: Annotated[int, Field(description="hits of a page", ge=1, le=1000)] = 10
+    offset: Annotated[int, Field(description="`next` of the page before", ge=0, le=MOST_HITS)] = 0
+    filter: Annotated[Text | None, Field(description="an SQL condition on the columns; exact")] = None
+    columns: Annotated[
+        list[Annotated[Text, Field(max_length=200)]], Field(description="more of each hit", max_length=100)
+    ] = []
+    group: Annotated[Literal["object"] | None, Field(description="only the best piece of each object")] = None
+    explain: Annotated[bool, Field(description="`why` each hit is one")] = False
+    highlight: Annotated[bool, Field(description="`highlights`: where the words are in its text")] = False
+
+    def question(self, version: int | str) -> Question:
+        """Return it as the library has it.
+
+        Raises:
+            InvalidUse: what should be base64 is not.
+            TooLarge: there is too much of something.
+        """
+        if self.text is not None and len(self.text) > _MOST_TEXT:
+            raise TooLarge(f"the text has {len(self.text)} characters; {_MOST_TEXT} is the most", where="text")
+        return Question(
+            text=self.text,
+            image=_bytes("image", self.image),
+            audio=_bytes("audio", self.audio),
+            id=self.id,
+            vector=None if self.vector is None else tuple(self.vector),
+            column=self.column,
+            mode=self.mode,
+            weights=(self.weights.vector, self.weights.text),
+            k=self.k,
+            offset=self.offset,
+            filter=self.filter,
+            columns=tuple(self.columns),
+            version=version,
+            group=self.group,
+            explain=self.explain,
+            highlight=self.highlight,
+        )
+
+
+class AskedOne(Asked):
+    """A question to one dataset."""
+
+    version: Annotated[
+        Annotated[int, Field(ge=0, lt=10**18)] | Annotated[str, Field(pattern=_TAG)],
+        Field(description="a version's number or tag"),
+    ] = LIVE
+
+
+class AskedSeveral(Asked):
+    """A question to several datasets, each as it is live."""
+
+    datasets: Annotated[list[Annotated[Text, Field(max_length=63)]], Field(min_length=1, max_length=16)]
+
+
+@router.post("/v1/datasets/{name}/search")
+async def search(visit: Visitor, name: Name, asked: AskedOne) -> JSONResponse:
+    """Search a dataset, across modalities.
+
+    `score` is the cosine similarity (mode vector), BM25 (text), or the weighted sum of reciprocal ranks (hybrid).
+    `next` is the `offset` of the next page, null after the last.
+    """
+    seen = await run_in_threadpool(visit.read, name, asked.version)
+    question = asked.question(asked.version)
+    embedded = await _embedded(visit, seen, question)
+    return await run_in_threadpool(lambda: reply(answer(seen.table, question, embedded, access=seen.access)))
+
+
+@router.post("/v1/search")
+async def search_several(visit: Visitor, asked: AskedSeveral) -> JSONResponse:
+    """Search several datasets at once; each hit says its `dataset`.
+
+    Ranked by `score` where the question is the same vector in all of them, else by reciprocal rank in each.
+    """
+    names = list(dict.fromkeys(asked.datasets))
+    seen = [await run_in_threadpool(visit.read, name) for name in names]
+    question = asked.question(LIVE)
+    embedded = await asyncio.gather(*(_embedded(visit, one, question) for one in seen))
+    parts = [(one.table, made, one.access) for one, made in zip(seen, embedded, strict=True)]
+    return await run_in_threadpool(lambda: reply(answer_all(parts, question)))
+
+
+@router.get("/v1/datasets/{name}/facets")
+def facets(
+    visit: Visitor,
+    name: Name,
+    columns: Columns = "modality",
+    filter: Annotated[str | None, Query(description="an SQL condition")] = None,  # noqa: A002
+    version: Version = LIVE,
+) -> JSONResponse:
+    """Count the rows that you may see, and those that have each of the most frequent values of some columns."""
+    seen = visit.read(name, version)
+    wanted = [one.strip() for one in (columns or "").split(",") if one.strip()]
+    if len(wanted) > _MOST_FACETS:
+        raise TooLarge(f"{len(wanted)} columns; {_MOST_FACETS} is the most", where="columns")
+    found = query.facets(seen.table, wanted, filter=filter, version=version, access=seen.access)
+    return reply({"dataset": name, "version": found.version, "rows": found.rows, "facets": found.facets})
+
+
+async def _embedded(visit: Visit, seen: Seen, question: Question) -> Embedded | None:
+    unembedded = question.unembedded
+    if unembedded is None:
+        return None
+    return await visit.context.embed(seen.table.name, question.version, unembedded)
+
+
+def _bytes(name: str, text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    if len(text) > _MOST_MEDIA * 4 // 3 + 4:
+        raise TooLarge(f"the {name} is larger than {_MOST_MEDIA >> 20} MiB", where=name)
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidUse(f"{name} is not base64: {error}", where=name, fix="encode the file's bytes") from error
