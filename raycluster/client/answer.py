@@ -32,14 +32,16 @@ class Hit(_Told):
     text: str | None = None
     position: int | None = None
     why: Mapping[str, Any] | None = None  # with `explain=True`
+    highlights: Any = None  # with `highlight=True`
+    dataset: str | None = None  # of a search in several
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(_Told):
     """What a search found, best first."""
 
-    dataset: str
-    version: int
+    dataset: str | None = None  # of several, `extra["datasets"]` has the names and versions
+    version: int | None = None
     took_ms: float | None = None
     hits: tuple[Hit, ...] = ()
     next: int | None = None  # the `offset` of the next page

@@ -47,7 +47,7 @@ class Asked(TypedDict, total=False):
     group: Literal["object"]
     explain: bool
     highlight: bool
-    weights: Sequence[float]
+    weights: Mapping[str, float]  # of `vector` and `text` in mode hybrid
 
 
 class Chosen(TypedDict, total=False):
@@ -116,16 +116,23 @@ class Client:
         """Return all about a dataset: counts, columns, encoders, versions."""
         return self._wire.json("GET", _path("datasets", name))
 
-    def search(self, name: str, **asked: Unpack[Asked]) -> Answer:
-        """Search a dataset: `client.search("photos", text="a dog in snow", k=5, filter="modality = 'image'")`."""
+    def search(self, name: str | Sequence[str], **asked: Unpack[Asked]) -> Answer:
+        """Search a dataset: `client.search("photos", text="a dog in snow", k=5, filter="modality = 'image'")`.
+
+        With a list of names, search all of them; each hit says its `dataset`.
+        """
         body: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
         for kind in ("image", "audio"):
             if kind in body:
                 body[kind] = b64encode(_bytes(body[kind], where=kind)).decode()
-        for kind in ("columns", "vector", "weights"):
+        for kind in ("columns", "vector"):
             if kind in body:
                 body[kind] = _plain(body[kind])
-        return Answer.of(self._wire.json("POST", _path("datasets", name, "search"), Question(json=body)))
+        if isinstance(name, str):
+            path = _path("datasets", name, "search")
+        else:
+            path, body["datasets"] = _path("search"), [*name]
+        return Answer.of(self._wire.json("POST", path, Question(json=body)))
 
     def facets(
         self,

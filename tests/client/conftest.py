@@ -54,6 +54,12 @@ def running(app: Any) -> Iterator[str]:
     thread.join(10)
 
 
+@pytest.fixture
+def running_on() -> Any:
+    """How to run an application."""
+    return running
+
+
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAYCLUSTER_URL", "RAYCLUSTER_TOKEN"):

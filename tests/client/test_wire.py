@@ -21,6 +21,14 @@ ADDED = (202, {}, {"dataset": "d", "run_id": "r", "objects": []})
 GONE = (200, {}, {"dataset": "d", "version": 1, "objects": 1, "rows": 1, "live": True})
 
 
+@pytest.fixture
+def pauses(monkeypatch):
+    """Make no pause, and note how long each would have been."""
+    made = []
+    monkeypatch.setattr("urllib3.util.retry.time", SimpleNamespace(sleep=made.append, time=time.time))
+    return made
+
+
 def test_who_is_busy_is_asked_again_when_he_says(scripted):
     server = scripted(BUSY, BUSY, NO_DATASETS)
     began = time.monotonic()
@@ -60,9 +68,7 @@ def test_a_deletion_is_sent_once(scripted, answer):
     assert len(server.asked) == 1
 
 
-def test_in_the_end_it_is_told_that_the_server_is_busy(scripted, monkeypatch):
-    pauses = []
-    monkeypatch.setattr("urllib3.util.retry.time", SimpleNamespace(sleep=pauses.append, time=time.time))
+def test_in_the_end_it_is_told_that_the_server_is_busy(scripted, pauses):
     server = scripted((429, {"Retry-After": "100000"}, BUSY[2]))
     with raycluster.connect(server.url) as client, pytest.raises(errors.Busy) as busy:
         client.datasets()
@@ -128,7 +134,7 @@ def test_what_changes_something_does_not_follow_redirects(scripted):
     assert len(server.asked) == 1
 
 
-def test_nobody_there():
+def test_nobody_there(pauses):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -137,9 +143,10 @@ def test_nobody_there():
     assert url in wrong.value.message
     assert "raycluster serve" in wrong.value.fix
     assert wrong.value.retryable
+    assert pauses == [0.8, 1.6, 3.2], "and none before the first time"
 
 
-def test_a_server_that_says_nothing(rude):
+def test_a_server_that_says_nothing(rude, pauses):
     server = rude(hangs_up=False)
     with raycluster.connect(server.url, timeout=0.2) as client:
         with pytest.raises(errors.TimedOut, match=r"did not answer within 0\.2 s"):
@@ -150,7 +157,7 @@ def test_a_server_that_says_nothing(rude):
         assert len(server.met) == 4
 
 
-def test_a_server_that_hangs_up(rude):
+def test_a_server_that_hangs_up(rude, pauses):
     server = rude()
     with raycluster.connect(server.url) as client:
         with pytest.raises(NoAnswer):
@@ -161,7 +168,7 @@ def test_a_server_that_hangs_up(rude):
         assert len(server.met) == 4
 
 
-def test_an_answer_that_breaks_off(rude, tmp_path):
+def test_an_answer_that_breaks_off(rude, tmp_path, pauses):
     server = rude(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 60)
     with raycluster.connect(server.url) as client:
         with pytest.raises(NoAnswer):
