@@ -73,6 +73,7 @@ class Context:
     def close(self) -> None:
         """Stop what runs beside the requests."""
         self.follower.stop()
+        self.gate.close()
         if isinstance(self.intake, _RunsItself):
             self.intake.own.stop()
 
