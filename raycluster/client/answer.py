@@ -60,6 +60,11 @@ class Added(_Told):
     run_id: str
     objects: tuple[Mapping[str, Any], ...] = ()
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Return what a JSON object says."""
+        return super().of({**document, "objects": tuple(document["objects"])})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Deleted(_Told):
