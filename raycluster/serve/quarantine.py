@@ -14,7 +14,6 @@ from raycluster.errors import QUARANTINE_CODES, Forbidden, InvalidUse, NotFound
 from raycluster.lake.quarantine import Quarantine, place_of
 from raycluster.lake.sql import quoted
 from raycluster.read._original import original
-from raycluster.read._stores import store_of
 from raycluster.serve.body import body, named
 from raycluster.serve.rows import RowId
 from raycluster.serve.visit import Visit, Visitor
@@ -52,11 +51,10 @@ def show_bytes(request: Request, visit: Visitor, name: str, row: RowId) -> Respo
     if not found:
         raise NotFound(f"the quarantine of {name!r} has no row {row!r}", fix=f"list them: GET /v1/quarantine/{name}")
     uri, version = found[0]["uri"], found[0]["object_id"]
-    timeout = visit.context.settings.timeout
-    lies = original(uri, version, timeout=timeout)
+    store, lies = original(uri, version, timeout=visit.context.settings.timeout)
     kind, disposition = named(None, uri)
     headers = {"ETag": f'"{version}"', "Content-Type": kind, "Content-Disposition": disposition}
-    return body(store_of(lies.uri, timeout=timeout), lies, (request.method, request.headers), headers)
+    return body(store, lies, (request.method, request.headers), headers)
 
 
 def _quarantine(visit: Visit, name: str) -> Quarantine:

@@ -31,6 +31,8 @@ from raycluster.serve.web import application
 pytestmark = pytest.mark.slow  # a browser has to start
 
 CHROMIUM = "/usr/bin/chromium"
+PATIENCE_MS = 30_000  # of a machine that does much else
+expect.set_options(timeout=PATIENCE_MS)
 VIEWS = ("search", "datasets", "runs", "quarantine", "costs")
 EMPTY = {"search": "No dataset yet", "datasets": "No dataset yet", "runs": "Nothing has run yet"}
 EMPTY |= {"quarantine": "No dataset yet", "costs": "No costs yet"}
@@ -84,7 +86,7 @@ def page(browser: Browser, server: str) -> Iterator[Page]:
     window = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=server)
     window.grant_permissions(["clipboard-read", "clipboard-write"])
     found = window.new_page()
-    found.set_default_timeout(10_000)
+    found.set_default_timeout(PATIENCE_MS)
     wrong: list[str] = []
     found.on("pageerror", lambda error: wrong.append(f"script: {error}"))
     found.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
@@ -100,7 +102,7 @@ def page(browser: Browser, server: str) -> Iterator[Page]:
 
 def until(page: Page, script: str) -> None:
     """Wait for what a script says to become true; Playwright's own way would be `eval`, which the policy forbids."""
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + PATIENCE_MS / 1000
     while not page.evaluate(script):
         assert time.monotonic() < give_up, script
         page.wait_for_timeout(50)
@@ -217,7 +219,8 @@ def test_a_file_dropped_onto_the_box_is_asked_for(page, name, kind, field):
     assert base64.b64decode(asked[field]) == content
     assert not asked.keys() & {"text", "id"}
     expect(page.get_by_text(name, exact=True)).to_be_visible()
-    expect(page.get_by_role("alert")).to_be_visible()  # this lake's rows come from no encoder
+    # this lake's rows come from no encoder; to find that out, decoders are imported first
+    expect(page.get_by_role("alert")).to_be_visible(timeout=120_000)
     page.get_by_role("button", name=f"Remove {name}").click()
     expect(hits(page)).to_have_count(15)
 
@@ -256,7 +259,7 @@ def test_whatever_a_corpus_holds_stays_text(page, lake, tmp_path):
         page.goto(f"/#/{place}")
         page.wait_for_load_state("networkidle")
         if "where=" not in place:
-            expect(page.get_by_text("onerror").first).to_be_visible()
+            expect(page.get_by_text("onerror").locator("visible=true").first).to_be_visible()
         assert page.evaluate("window.hacked") is None, place
     assert page.locator("img[src=x]").count() == 0
 

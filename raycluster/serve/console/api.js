@@ -31,7 +31,11 @@ async function ask(path, { method = "GET", body, signal, headers = {} } = {}) {
     response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure({ code: "unreachable", message: "the server does not answer", fix: "is `raycluster serve` running?" });
+    throw new Failure({
+      code: "unreachable",
+      message: "the server does not answer",
+      fix: "is `raycluster serve` running?",
+    });
   }
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
@@ -44,7 +48,10 @@ const json = async (path, options) => (await ask(path, options)).json();
 function url(parts, query = {}) {
   const path = [V1, ...parts].map(encodeURIComponent).join("/");
   const given = Object.entries(query).flatMap(([key, value]) =>
-    [value].flat().filter((one) => one !== undefined && one !== null && one !== "").map((one) => [key, one]),
+    [value]
+      .flat()
+      .filter((one) => one !== undefined && one !== null && one !== "")
+      .map((one) => [key, one]),
   );
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
@@ -54,6 +61,7 @@ export const api = {
   dataset: (name, options) => json(url(["datasets", name]), options),
   search: (name, question, options) =>
     json(url(["datasets", name, "search"]), { method: "POST", body: question, ...options }),
+  searchSeveral: (question, options) => json(url(["search"]), { method: "POST", body: question, ...options }),
   facets: (name, columns, filter, options) =>
     json(url(["datasets", name, "facets"], { columns: columns.join(","), filter }), options),
   rows: (name, asked, options) => json(url(["data", name], asked), options),
@@ -67,7 +75,12 @@ export const api = {
   quarantine: (name, asked, options) => json(url(["quarantine", name], asked), options),
   // The first bytes of what could not be used, to be looked at.
   quarantined: async (name, id, options) =>
-    (await ask(url(["quarantine", name, id, "media"]), { ...options, headers: { Range: `bytes=0-${PREVIEW_BYTES - 1}` } })).arrayBuffer(),
+    (
+      await ask(url(["quarantine", name, id, "media"]), {
+        ...options,
+        headers: { Range: `bytes=0-${PREVIEW_BYTES - 1}` },
+      })
+    ).arrayBuffer(),
   costs: (asked, options) => json(url(["costs"], asked), options),
 };
 

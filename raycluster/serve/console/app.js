@@ -4,7 +4,7 @@ import { Costs } from "./costs.js";
 import { Datasets } from "./datasets.js";
 import { html, render, useEffect, useRef, useState } from "./lib.js";
 import { Dialog, Icon } from "./parts.js";
-import { link, usePlace } from "./place.js";
+import { here, link, usePlace } from "./place.js";
 import { Quarantine } from "./quarantine.js";
 import { Runs } from "./runs.js";
 import { Search } from "./search.js";
@@ -88,16 +88,17 @@ function useKeys(showKeys) {
   }, []);
 }
 
-function toSearchBox() {
+function toSearchBox(frames = 60) {
   const box = document.querySelector("#question");
   if (box) return box.select();
-  location.hash = link("search");
-  addEventListener("hashchange", () => setTimeout(() => document.querySelector("#question")?.focus()), { once: true });
+  if (here().view !== "search") location.hash = link("search");
+  if (frames) requestAnimationFrame(() => toSearchBox(frames - 1)); // until its view is there
 }
 
 const Keys = ({ close }) => html`
   <${Dialog} title="Keys" close=${close}><dl class="keys">
-    ${KEYS.map(([keys, does]) => html`<div key=${does}><dt>${keys.map((key) => html`<kbd key=${key}>${key}</kbd>`)}</dt><dd>${does}</dd></div>`)}
+    ${KEYS.map(([keys, does]) => html`<div key=${does}><dt>${keys.map((key) => html`<kbd
+      key=${key}>${key}</kbd>`)}</dt><dd>${does}</dd></div>`)}
   </dl><//>`;
 
 function SignIn({ close }) {
@@ -110,7 +111,8 @@ function SignIn({ close }) {
     <${Dialog} title="Who are you?" close=${close}><form class="sign-in" onSubmit=${enter}>
       <p class="soft">This server wants a token. It is kept in this tab only, and forgotten when you close it.</p>
       <label for="token">Token</label>
-      <input id="token" name="token" type="password" class="field" autocomplete="off" spellcheck="false" required autofocus />
+      <input id="token" name="token" type="password" class="field" autocomplete="off"
+        spellcheck="false" required autofocus />
       <div class="actions"><button class="button" type="button" onClick=${close}>Cancel</button>
         <button class="button main">Sign in</button></div></form><//>`;
 }
@@ -133,16 +135,27 @@ function App() {
   }, [title]);
   const close = () => setDialog(null);
   return html`
-    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.querySelector("main").focus(); }}>Skip to content</a>
+    <a class="skip" href="#main" onClick=${(event) => {
+      event.preventDefault();
+      document.querySelector("main").focus();
+    }}>Skip to content</a>
     <header class="top">
-      <a class="brand" href=${link("search")} aria-label="raycluster"><img src=${ICON} alt="" /><span>raycluster</span></a>
-      <nav aria-label="Views">${VIEWS.map(([one, text, icon]) => html`
-        <a key=${one} href=${link(one)} aria-current=${one === name ? "page" : undefined}><${Icon} name=${icon} /><span>${text}</span></a>`)}</nav>
+      <a class="brand" href=${link("search")} aria-label="raycluster"><img src=${ICON} alt="" /><span>raycluster</span>
+        </a>
+      <nav aria-label="Views">${VIEWS.map(
+        ([one, text, icon]) => html`
+        <a key=${one} href=${link(one)} aria-current=${one === name ? "page" : undefined}><${Icon} name=${icon} />
+          <span>${text}</span></a>`,
+      )}</nav>
       <div class="tools">
-        ${isKnown && html`<button class="button quiet" onClick=${() => token.set(null)} title="Forget the token" aria-label="Forget the token"><${Icon} name="log-out" /></button>`}
-        <button class="button quiet" onClick=${() => setDialog("sign-in")} title="Sign in with a token" aria-label="Sign in with a token" hidden=${isKnown}><${Icon} name="key-round" /></button>
-        <button class="button quiet" onClick=${turnTheme} title="Light or dark (t)" aria-label=${dark ? "Light theme" : "Dark theme"}><${Icon} name=${dark ? "sun" : "moon"} /></button>
-        <button class="button quiet" onClick=${() => setDialog("keys")} title="Keys (?)" aria-label="Keys"><${Icon} name="circle-question-mark" /></button>
+        ${isKnown && html`<button class="button quiet" onClick=${() => token.set(null)} title="Forget the token"
+          aria-label="Forget the token"><${Icon} name="log-out" /></button>`}
+        <button class="button quiet" onClick=${() => setDialog("sign-in")} title="Sign in with a token"
+          aria-label="Sign in with a token" hidden=${isKnown}><${Icon} name="key-round" /></button>
+        <button class="button quiet" onClick=${turnTheme} title="Light or dark (t)"
+          aria-label=${dark ? "Light theme" : "Dark theme"}><${Icon} name=${dark ? "sun" : "moon"} /></button>
+        <button class="button quiet" onClick=${() => setDialog("keys")} title="Keys (?)" aria-label="Keys">
+          <${Icon} name="circle-question-mark" /></button>
       </div>
     </header>
     <main class="view-${name}" tabindex="-1"><h1 class="for-ears">${title}</h1><${View} key=${name} /></main>

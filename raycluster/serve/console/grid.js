@@ -24,7 +24,8 @@ export function Marked({ text, spans = [] }) {
 }
 
 // The words that were found, where the whole text is shown: those of its parts, moved to where the parts begin.
-export const spansOf = (highlights) => (highlights ?? []).flatMap((part) => part.words.map((word) => word.map((at) => at + part.start)));
+export const spansOf = (highlights) =>
+  (highlights ?? []).flatMap((part) => part.words.map((word) => word.map((at) => at + part.start)));
 
 const Excerpt = ({ hit }) => {
   const [part] = hit.highlights ?? [];
@@ -37,23 +38,41 @@ export function span({ start_seconds: start, end_seconds: end, modality }) {
   return end > start ? `${clock(start)}–${clock(Math.ceil(end))}` : clock(start);
 }
 
-const place = (hit) => span(hit) || (hit.modality === "document" ? `page ${hit.position + 1}` : hit.modality === "text" && hit.position ? `part ${hit.position + 1}` : "");
+const place = (hit) =>
+  span(hit) ||
+  (hit.modality === "document"
+    ? `page ${hit.position + 1}`
+    : hit.modality === "text" && hit.position
+      ? `part ${hit.position + 1}`
+      : "");
 
 function Card({ hit, best, several, chosen, focused, open, focus }) {
   const name = fileName(hit.uri);
   const { text } = hit;
   const page = text && html`<span class="page-of-text"><${Excerpt} hit=${hit} /></span>`;
-  return html`<li id=${`hit-${keyOf(hit)}`} role="option" class="card" tabindex=${focused ? 0 : -1} aria-selected=${chosen}
-      aria-label=${[name, hit.modality, place(hit), hit.score !== undefined && `score ${hit.score.toFixed(3)}`].filter(Boolean).join(", ")}
+  return html`<li id=${`hit-${keyOf(hit)}`} role="option" class="card" tabindex=${focused ? 0 : -1}
+    aria-selected=${chosen}
+      aria-label=${[name, hit.modality, place(hit), hit.score !== undefined
+        && `score ${hit.score.toFixed(3)}`].filter(Boolean).join(", ")}
       onClick=${open} onFocus=${focus}>
-    ${hit.modality === "text" && text ? page
-      : html`<${Thumbnail} dataset=${hit.dataset} id=${hit.id} modality=${hit.modality} without=${hit.modality === "document" && text ? page : undefined} />`}
-    <span class="over"><${Modality} of=${hit.modality} named=${false} />${place(hit) && html`<span class="number">${place(hit)}</span>`}</span>
+    ${
+      hit.modality === "text" && text
+        ? page
+        : html`<${Thumbnail} dataset=${hit.dataset} id=${hit.id} modality=${hit.modality}
+          without=${hit.modality === "document" && text ? page : undefined} />`
+    }
+    <span class="over"><${Modality} of=${hit.modality} named=${false} />${place(hit) && html`<span
+      class="number">${place(hit)}</span>`}</span>
     <span class="caption"><span class="name" title=${hit.uri}>${name}</span>
       ${hit.score !== undefined && html`<span class="number soft">${hit.score.toFixed(3)}</span>`}</span>
-    ${hit.score !== undefined && html`<${Bar} share=${best > 0 ? hit.score / best : 0} label=${`score ${hit.score.toFixed(3)}`} />`}
-    ${hit.modality !== "text" && (text || hit.label) && html`<p class="snippet">
-      ${text ? html`<${Excerpt} hit=${hit} />` : hit.label}</p>`}
+    ${hit.score !== undefined && html`<${Bar} share=${best > 0 ? hit.score / best : 0}
+      label=${`score ${hit.score.toFixed(3)}`} />`}
+    ${
+      hit.modality !== "text" &&
+      (text || hit.label) &&
+      html`<p class="snippet">
+      ${text ? html`<${Excerpt} hit=${hit} />` : hit.label}</p>`
+    }
     ${several && html`<p class="faint">${hit.dataset}</p>`}
   </li>`;
 }
@@ -92,7 +111,9 @@ export function Grid({ api, hits, open, several }) {
     event.preventDefault();
   };
   return html`<ul ref=${list} class="grid" role="listbox" aria-label="Hits" onKeyDown=${pressed}>
-    ${hits.map((hit, index) => html`<${Card} key=${keyOf(hit)} hit=${hit} best=${best} several=${several}
-      chosen=${open?.id === hit.id} focused=${index === at} focus=${() => setAt(index)} open=${() => show(hit)} />`)}
+    ${hits.map(
+      (hit, index) => html`<${Card} key=${keyOf(hit)} hit=${hit} best=${best} several=${several}
+      chosen=${open?.id === hit.id} focused=${index === at} focus=${() => setAt(index)} open=${() => show(hit)} />`,
+    )}
   </ul>`;
 }

@@ -7,14 +7,23 @@ const AT_ONCE = 6; // thumbnails that are fetched together; more only wait in th
 
 export const MODALITIES = ["image", "audio", "video", "text", "document", "sensor"];
 const MODALITY_ICONS = {
-  image: "image", audio: "audio-lines", video: "film", text: "type", document: "file-text", sensor: "chart-line",
+  image: "image",
+  audio: "audio-lines",
+  video: "film",
+  text: "type",
+  document: "file-text",
+  sensor: "chart-line",
 };
 const STATUS = {
-  queued: ["circle-dashed", "faint"], running: ["loader", "accent"], done: ["circle-check", "good"],
-  failed: ["circle-x", "bad"], stopped: ["circle-stop", "warn"],
+  queued: ["circle-dashed", "faint"],
+  running: ["loader", "accent"],
+  done: ["circle-check", "good"],
+  failed: ["circle-x", "bad"],
+  stopped: ["circle-stop", "warn"],
 };
 
-export const Icon = ({ name }) => html`<svg class="icon icon-${name}" aria-hidden="true"><use href="${SHEET}#${name}" /></svg>`;
+export const Icon = ({ name }) =>
+  html`<svg class="icon icon-${name}" aria-hidden="true"><use href="${SHEET}#${name}" /></svg>`;
 
 // The colour of a modality is the same in every view; it never says something alone.
 export const hue = (modality) => `hue-${MODALITIES.indexOf(modality) + 1}`;
@@ -25,19 +34,23 @@ export const Modality = ({ of, named = true }) => html`
 
 export function Status({ of }) {
   const [icon, tone] = STATUS[of] ?? ["circle-dashed", "faint"];
-  return html`<span class="status tone-${tone} ${of === "running" ? "turns" : ""}"><${Icon} name=${icon} />${of}</span>`;
+  return html`<span class="status tone-${tone} ${of === "running" ? "turns" : ""}">
+    <${Icon} name=${icon} />${of}</span>`;
 }
 
 // One of a few; arrow keys move as in a group of radio buttons, because it is one.
 export const Segments = ({ label, name, options, value, choose }) => html`
   <fieldset class="segments"><legend class="for-ears">${label}</legend>
-    ${options.map(([key, text]) => html`
+    ${options.map(
+      ([key, text]) => html`
       <label key=${key}><input type="radio" name=${name} value=${key} checked=${key === value}
-        onChange=${() => choose(key)} /><span>${text}</span></label>`)}
+        onChange=${() => choose(key)} /><span>${text}</span></label>`,
+    )}
   </fieldset>`;
 
 export const Switch = ({ label, on, turn }) => html`
-  <label class="switch"><input type="checkbox" role="switch" checked=${on} onChange=${(event) => turn(event.target.checked)} />
+  <label class="switch"><input type="checkbox" role="switch" checked=${on}
+    onChange=${(event) => turn(event.target.checked)} />
     <span class="track" aria-hidden="true"></span>${label}</label>`;
 
 export const Choice = ({ label, value, options, choose, shows = false }) => html`
@@ -48,7 +61,8 @@ export const Choice = ({ label, value, options, choose, shows = false }) => html
 
 export const Waiting = ({ rows = 6, tall = false }) => html`
   <div class="waiting ${tall ? "tall" : ""}" role="status"><span class="for-ears">loading</span>
-    ${Array.from({ length: rows }, (_, index) => html`<div key=${index} class="bone" aria-hidden="true"></div>`)}</div>`;
+    ${Array.from({ length: rows }, (_, index) => html`<div key=${index} class="bone" aria-hidden="true">
+      </div>`)}</div>`;
 
 export const Empty = ({ icon = "inbox", title, children }) => html`
   <div class="empty"><${Icon} name=${icon} /><h2>${title}</h2><div class="soft">${children}</div></div>`;
@@ -68,7 +82,8 @@ export function Answered({ of, rows, tall, children }) {
 }
 
 export const Bar = ({ share, tone = "accent", label }) => html`
-  <span class="bar" role="img" aria-label=${label}><span class="fill-${tone}" style=${{ width: `${100 * Math.min(1, Math.max(0, share))}%` }}></span></span>`;
+  <span class="bar" role="img" aria-label=${label}><span class="fill-${tone}"
+    style=${{ width: `${100 * Math.min(1, Math.max(0, share))}%` }}></span></span>`;
 
 export function Copy({ text, label }) {
   const [copied, setCopied] = useState(false);
@@ -89,7 +104,8 @@ export function Dialog({ title, close, children }) {
   }, []);
   return html`<dialog ref=${box} class="dialog" aria-label=${title} onClose=${close}
       onClick=${(event) => event.target === box.current && close()}>
-    <header><h2>${title}</h2><button class="button quiet small" aria-label="Close" onClick=${close}><${Icon} name="x" /></button></header>
+    <header><h2>${title}</h2><button class="button quiet small" aria-label="Close" onClick=${close}>
+      <${Icon} name="x" /></button></header>
     ${children}</dialog>`;
 }
 
@@ -99,7 +115,8 @@ export function useKeys(does) {
   latest.current = does;
   useEffect(() => {
     const pressed = (event) => {
-      const isOthers = event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea");
+      const isOthers =
+        event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea");
       if (!isOthers && !document.querySelector("dialog[open]")) latest.current[event.key]?.();
     };
     addEventListener("keydown", pressed);
@@ -113,10 +130,12 @@ let fetching = 0;
 function fetchNext() {
   if (fetching >= AT_ONCE || !waiting.length) return;
   fetching += 1;
-  waiting.shift()().finally(() => {
-    fetching -= 1;
-    fetchNext();
-  });
+  waiting
+    .shift()()
+    .finally(() => {
+      fetching -= 1;
+      fetchNext();
+    });
 }
 
 // A row's picture, fetched with the token once it comes into view; a row without one shows `without`, or its modality.
@@ -137,12 +156,15 @@ export function Thumbnail({ dataset, id, modality, alt = "", without }) {
         // no picture, or none for this user: the modality's icon stays
       }
     };
-    const seen = new IntersectionObserver(([entry]) => {
-      if (!entry.isIntersecting) return;
-      seen.disconnect();
-      waiting.push(load);
-      fetchNext();
-    }, { rootMargin: "200px" });
+    const seen = new IntersectionObserver(
+      ([entry]) => {
+        if (!entry.isIntersecting) return;
+        seen.disconnect();
+        waiting.push(load);
+        fetchNext();
+      },
+      { rootMargin: "200px" },
+    );
     seen.observe(place.current);
     return () => {
       seen.disconnect();
@@ -151,5 +173,6 @@ export function Thumbnail({ dataset, id, modality, alt = "", without }) {
     };
   }, [dataset, id]);
   return html`<span class="thumbnail ${hue(modality)}" ref=${place}>
-    ${url ? html`<img src=${url} alt=${alt} />` : (without ?? html`<${Icon} name=${MODALITY_ICONS[modality] ?? "box"} />`)}</span>`;
+    ${url ? html`<img src=${url} alt=${alt} />` : (without ?? html`<${Icon}
+      name=${MODALITY_ICONS[modality] ?? "box"} />`)}</span>`;
 }

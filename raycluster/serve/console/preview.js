@@ -31,14 +31,19 @@ function Seen({ content, row }) {
     return () => URL.revokeObjectURL(made);
   }, [content]);
   const given = { src: url, onError: () => setFails(true) };
-  if (url && !fails && row.modality === "image") return html`<img class="whole" ...${given} alt=${fileName(row.uri)} />`;
+  if (url && !fails && row.modality === "image")
+    return html`<img class="whole" ...${given} alt=${fileName(row.uri)} />`;
   if (url && !fails && row.modality === "video") return html`<video ...${given} controls></video>`;
   if (url && !fails && row.modality === "audio") return html`<audio ...${given} controls></audio>`;
   return html`<${Bytes} content=${content} />`;
 }
 
 export function Preview({ dataset, row }) {
-  const found = useAnswer(async (options) => new Uint8Array(await api.quarantined(dataset, row.id, options)), `${dataset}/${row.id}`);
+  const found = useAnswer(
+    async (options) => new Uint8Array(await api.quarantined(dataset, row.id, options)),
+    `${dataset}/${row.id}`,
+  );
   if (found.failure?.status === 410) return html`<p class="faint">No preview: ${found.failure.message}.</p>`;
-  return html`<section class="media"><h3>Preview</h3><${Answered} of=${found} rows=${3}>${(content) => html`<${Seen} content=${content} row=${row} />`}<//></section>`;
+  return html`<section class="media"><h3>Preview</h3><${Answered} of=${found} rows=${3}>${(content) => html`<${Seen}
+    content=${content} row=${row} />`}<//></section>`;
 }

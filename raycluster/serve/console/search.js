@@ -10,7 +10,7 @@ import { change, usePlace } from "./place.js";
 import { plural } from "./show.js";
 
 const HITS = 24; // two to six rows of cards
-const SHOWN = ["id", "object_id", "uri", "modality", "media_type", "position", "start_seconds", "end_seconds", "text"];
+const SHOWN = ["id", "uri", "modality", "position", "start_seconds", "end_seconds", "text"];
 const MOST = 768; // hits on one page
 const FACETS = ["modality", "media_type", "label"];
 
@@ -27,51 +27,57 @@ function questionOf(state, file) {
   return question;
 }
 
-async function ask(name, { question, filter, columns, limit }, options) {
-  if (question) {
-    const more = columns.filter((one) => !["id", "uri", "modality", "start_seconds", "end_seconds", "text"].includes(one));
-    return api.search(name, { ...question, ...(filter && { filter }), columns: more }, options);
-  }
-  const page = await api.rows(name, { limit, filter, columns: columns.join(",") }, options);
-  return { dataset: name, version: page.version, hits: page.rows, next: page.next };
+// The rows of each dataset that pass the filter, in the order of their ids.
+async function browse(names, { filter, columns, limit }, options) {
+  const pages = await Promise.all(
+    names.map((name) => api.rows(name, { limit, filter, columns: columns.join(",") }, options)),
+  );
+  const hits = pages.flatMap((page) => page.rows.map((row) => ({ ...row, dataset: page.dataset })));
+  return { hits, datasets: pages, more: pages.some((page) => page.next) };
 }
 
-// One list out of several: the scores of datasets with the same encoders can be compared, so the best comes first.
-function merge(answers) {
-  const hits = answers.flatMap((answer) => answer.hits.map((hit) => ({ ...hit, dataset: answer.dataset })));
-  return answers.length > 1 ? hits.sort((a, b) => (b.score ?? 0) - (a.score ?? 0)) : hits;
+async function look(names, question, options) {
+  const isOne = names.length === 1;
+  const found = isOne
+    ? await api.search(names[0], question, options)
+    : await api.searchSeveral({ ...question, datasets: names }, options);
+  const hits = isOne ? found.hits.map((hit) => ({ ...hit, dataset: found.dataset })) : found.hits;
+  return { hits, datasets: isOne ? [found] : found.datasets, more: found.next !== null, took: found.took_ms };
 }
 
 function useHits(described, state, file) {
   const question = questionOf(state, file);
   const limit = Number(state.k ?? HITS);
-  const key = described && JSON.stringify([
-    described.map((one) => one.name), { ...question, image: null, audio: null }, file?.name, file?.at, limit,
-    state.where, FACETS.map((one) => state[one]),
-  ]);
-  return useAnswer(async (options) => {
-    const answers = await Promise.all(described.map((one) => {
-      const names = one.columns.map((column) => column.name);
-      const columns = [...SHOWN, "label"].filter((column) => names.includes(column));
-      return ask(one.name, { question, filter: condition(state, FACETS.filter((facet) => names.includes(facet))), columns, limit }, options);
-    }));
-    const took = Math.max(...answers.map((answer) => answer.took_ms ?? 0));
-    return { hits: merge(answers), answers, took, asked: Boolean(question), more: answers.some((one) => one.next) };
+  const names = (described ?? []).map((one) => one.name);
+  const known = (column) => described.every((one) => one.columns.some(({ name }) => name === column));
+  const filter = described ? condition(state, FACETS.filter(known)) : undefined;
+  const seen = { ...question, image: null, audio: null }; // a file is known by its name and when it came
+  const key = described && JSON.stringify([names, seen, file?.name, file?.at, limit, filter]);
+  return useAnswer((options) => {
+    if (question) return look(names, { ...question, ...(filter && { filter }) }, options);
+    return browse(names, { filter, columns: [...SHOWN, "label"].filter(known), limit }, options);
   }, key);
 }
 
 const Summary = ({ found, busy }) => html`
-  <p class="summary" role="status">${busy ? html`<span class="turns"><${Icon} name="loader" /></span> searching …` : html`
-    <strong>${found.more && "first "}${plural(found.hits.length, found.asked ? "hit" : "row")}</strong>
-    <span class="soft"> · ${found.answers.map((one) => `${one.dataset} v${one.version}`).join(", ")}
-    ${found.asked && ` · ${found.took < 10 ? found.took.toFixed(1) : Math.round(found.took)} ms`}</span>`}</p>`;
+  <p class="summary" role="status">${
+    busy
+      ? html`<span class="turns"><${Icon} name="loader" /></span> searching …`
+      : html`
+    <strong>${found.more && "first "}${plural(found.hits.length, found.took !== undefined ? "hit" : "row")}</strong>
+    <span class="soft"> · ${found.datasets.map((one) => `${one.dataset} v${one.version}`).join(", ")}
+    ${found.took !== undefined && ` · ${found.took < 10 ? found.took.toFixed(1) : Math.round(found.took)} ms`}</span>`
+  }</p>`;
 
 function NoHits({ state }) {
   const narrowed = state.where || FACETS.some((one) => state[one]?.length);
   const clear = () => change({ where: null, ...Object.fromEntries(FACETS.map((one) => [one, null])) });
   return html`<${Empty} icon="search" title="Nothing fits">
-    ${narrowed ? html`<p>No row passes these filters.</p><button class="button" onClick=${clear}>Clear the filters</button>`
-      : html`<p>Try other words, or another mode.</p>`}<//>`;
+    ${
+      narrowed
+        ? html`<p>No row passes these filters.</p><button class="button" onClick=${clear}>Clear the filters</button>`
+        : html`<p>Try other words, or another mode.</p>`
+    }<//>`;
 }
 
 export function Search() {
@@ -85,7 +91,8 @@ export function Search() {
     return chosen.length ? chosen : known.slice(0, 1);
   }, [datasets.answer, String(state.in)]);
   const described = useAnswer(
-    (options) => Promise.all(names.map((name) => api.dataset(name, options))), names.length ? names.join("\n") : null,
+    (options) => Promise.all(names.map((name) => api.dataset(name, options))),
+    names.length ? names.join("\n") : null,
   );
   const found = useHits(described.answer, state, file);
   const hits = found.answer?.hits ?? [];
@@ -95,10 +102,12 @@ export function Search() {
     if (file) change({ like: null, likes: null, open: null }, { replaces: true });
   }, [file]);
 
-  if (datasets.failure) return html`<div class="page"><${Problem} failure=${datasets.failure} again=${datasets.again} /></div>`;
+  if (datasets.failure)
+    return html`<div class="page"><${Problem} failure=${datasets.failure} again=${datasets.again} /></div>`;
   if (datasets.answer && !names.length) {
     return html`<div class="page"><${Empty} icon="database" title="No dataset yet">
-      <p>A run makes one: <code>raycluster run workload.yaml</code>, or <code>raycluster demo</code> for a sample.</p><//></div>`;
+      <p>A run makes one: <code>raycluster run workload.yaml</code>, or <code>raycluster demo</code> for a sample.</p>
+        <//></div>`;
   }
   const place = { state, file, setFile: (next) => setFile(next), names, datasets: datasets.answer ?? [] };
   const wrong = found.failure?.field === "filter" ? found.failure : null;
@@ -106,15 +115,32 @@ export function Search() {
     <${QuestionBox} ...${place} wrong=${wrong} busy=${found.busy} toHits=${() => grid.current?.enter()} />
     <div class="search-body ${open ? "with-detail" : ""}">
       <${Facets} described=${described.answer} columns=${FACETS} state=${state} />
-      <section class="results" aria-label="Results">
-        ${wrong ? html`<${Empty} icon="list-filter" title="The filter is wrong">What is wrong with it is said above.<//>` : html`
+      <section class="results" aria-label="Results" aria-busy=${found.busy}>
+        ${
+          wrong
+            ? html`<${Empty} icon="list-filter" title="The filter is wrong">What is wrong with it is said above.<//>`
+            : html`
           <${Answered} of=${found} rows=${12} tall>${(answer) => html`
             <${Summary} found=${answer} busy=${found.busy} />
-            ${hits.length ? html`<${Grid} api=${grid} hits=${hits} open=${open} several=${names.length > 1} />
-              ${answer.more && hits.length < MOST && html`<p class="more"><button class="button" onClick=${() => change({ k: 2 * Number(state.k ?? HITS) }, { replaces: true })}>Show more</button></p>`}`
-              : html`<${NoHits} state=${state} />`}`}<//>`}
+            ${
+              hits.length
+                ? html`<${Grid} api=${grid} hits=${hits} open=${open} several=${names.length > 1} />
+              ${
+                answer.more &&
+                hits.length < MOST &&
+                html`<p class="more">
+                <button class="button"
+                onClick=${() => change({ k: 2 * Number(state.k ?? HITS) }, { replaces: true })}>Show more</button>
+                </p>`
+              }`
+                : html`<${NoHits} state=${state} />`
+            }`}<//>`
+        }
       </section>
-      ${open && html`<${Detail} key=${open.dataset + open.id} ...${open} hit=${hits.find((one) => one.id === open.id)}
-        forget=${() => setFile(null)} back=${() => grid.current?.enter(open.id)} />`}
+      ${
+        open &&
+        html`<${Detail} key=${open.dataset + open.id} ...${open} hit=${hits.find((one) => one.id === open.id)}
+        forget=${() => setFile(null)} back=${() => grid.current?.enter(open.id)} />`
+      }
     </div>`;
 }

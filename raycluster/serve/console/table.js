@@ -10,17 +10,24 @@ export function Table({ label, columns, rows, keyOf, chosen, open, foot }) {
     else return;
     event.preventDefault();
   };
-  const look = (column) => [column.right && "right number", column.narrow === false && "not-narrow", column.look].filter(Boolean).join(" ");
+  const look = (column) =>
+    [column.right && "right number", column.narrow === false && "not-narrow", column.look].filter(Boolean).join(" ");
   return html`<div class="table-room"><table aria-label=${label}>
-    <thead><tr>${columns.map((column) => html`<th key=${column.title} scope="col" class=${look(column)}>${column.title}</th>`)}</tr></thead>
+    <thead><tr>${columns.map((column) => html`<th key=${column.title} scope="col"
+      class=${look(column)}>${column.title}</th>`)}</tr></thead>
     <tbody>${rows.map((row, index) => {
       const key = keyOf ? keyOf(row) : index;
       const opens = open && {
-        tabindex: 0, onClick: () => open(row), onKeyDown: pressed, class: `opens ${key === chosen ? "chosen" : ""}`,
+        tabindex: 0,
+        onClick: () => open(row),
+        onKeyDown: pressed,
+        class: `opens ${key === chosen ? "chosen" : ""}`,
         "aria-current": key === chosen ? "true" : undefined,
       };
-      return html`<tr key=${key} ...${opens}>${columns.map((column) => html`<td key=${column.title} class=${look(column)}>${column.cell(row)}</td>`)}</tr>`;
+      return html`<tr key=${key} ...${opens}>${columns.map((column) => html`<td key=${column.title}
+        class=${look(column)}>${column.cell(row)}</td>`)}</tr>`;
     })}</tbody>
-    ${foot && html`<tfoot><tr>${foot.map((cell, index) => html`<td key=${index} class=${look(columns[index])}>${cell}</td>`)}</tr></tfoot>`}
+    ${foot && html`<tfoot><tr>${foot.map((cell, index) => html`<td key=${index}
+      class=${look(columns[index])}>${cell}</td>`)}</tr></tfoot>`}
   </table></div>`;
 }
