@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -60,8 +61,10 @@ def test_a_serve_config_is_printed():
 
 def test_files_are_named_by_their_whole_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = call("--lake", "s3://b/lake", "--tokens", "tokens.yaml", "--jwks", "https://x/keys", "--opa", "http://opa")
+    words = ["--tokens", "tokens.yaml", "--jwks", "https://x/keys", "--opa", "http://opa", "--source", "photos/"]
+    said = call("--lake", "s3://b/lake", *words)
     (application,) = yaml.safe_load(said.out)["applications"]
+    assert application["args"]["sources"] == [str(tmp_path / "photos")]
     assert application["args"]["rules"] == {
         "tokens": str(tmp_path / "tokens.yaml"),
         "jwks": "https://x/keys",
@@ -89,6 +92,7 @@ def test_a_manifest_is_printed():
     ("words", "wrong", "fix"),
     [
         (("--lake", "s3://bucket/lake"), "--host: 0.0.0.0 can be reached by others", "configure --issuer"),
+        ((*REMOTE, "--source", "s3://bucket/../x"), "--source: 's3://bucket/../x' cannot be taken", "plainly"),
         (("--lake", "/data", "--tokens", "x", "--kuberay"), "--lake: /data is a folder", "an object store"),
         ((*REMOTE, "--tokens", "/no/such", "--kuberay"), "--tokens: /no/such is not there", "to the pods"),
         ((*REMOTE, "--kuberay", "--address", "http://x"), "--address: --kuberay prints", "leave one"),
@@ -114,6 +118,7 @@ class Cluster:
     """A Ray cluster of this machine, with a dashboard."""
 
     dashboard: str
+    folder: Path
     process: subprocess.Popen[bytes]
 
     def answers(self) -> bool:
@@ -139,7 +144,7 @@ def there() -> Iterator[Cluster]:
     Without --block, `ray start` leaves daemons that only `ray stop` finds, which would stop others' too.
     """
     port, dashboard = free_port(), free_port()
-    folder = tempfile.mkdtemp(prefix="rc-", dir="/tmp")  # Ray's sockets want a short path
+    folder = tempfile.mkdtemp(prefix="rd-", dir="/tmp")  # Ray's sockets want a short path
     command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--port={port}", f"--temp-dir={folder}"]
     command += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1"]
     command += ["--disable-usage-stats"]
@@ -147,7 +152,7 @@ def there() -> Iterator[Cluster]:
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        found = Cluster(f"http://127.0.0.1:{dashboard}", process)
+        found = Cluster(f"http://127.0.0.1:{dashboard}", Path(folder), process)
         until = time.monotonic() + 90
         while not found.answers():
             assert process.poll() is None, "Ray did not start"
@@ -161,6 +166,7 @@ def there() -> Iterator[Cluster]:
         _, alive = psutil.wait_procs(children, timeout=20)
         for one in alive:
             one.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -171,6 +177,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # four deployments, each of which starts workers that import everything
 def test_a_cluster_serves_it(there, lake, tmp_path):
     port = free_port()
     said = there.deploy("--lake", lake.uri, "--host", "127.0.0.1", "--port", port)
@@ -179,6 +186,9 @@ def test_a_cluster_serves_it(there, lake, tmp_path):
     url = f"http://127.0.0.1:{port}"
     (found,) = requests.get(f"{url}/v1/datasets", timeout=30).json()["datasets"]
     assert (found["name"], found["rows"]) == ("gallery", 15)
+
+    metered = [*there.folder.glob("session_2*/raycluster/tapes/*")]
+    assert len(metered) >= 3, "a tape for the worker of each replica"
 
     # What others have deployed by a config stays.
     other = {"name": "other", "route_prefix": "/other", "import_path": "deployed_other:app"}

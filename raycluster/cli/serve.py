@@ -33,14 +33,22 @@ def serving_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def settings(lake: str, asked: dict[str, Any]) -> Settings:
-    """Return how to serve a lake, by the options of its verb."""
+    """Return how to serve a lake, by the options of its verb.
+
+    Raises:
+        InvalidUse: a source that is none.
+    """
     from raycluster.govern.gate import Rules
     from raycluster.serve.settings import Settings
+    from raycluster.serve.sources import taken_apart
 
     urls = {name: asked[name] for name in ("issuer", "audience", "opa")}
     # Replicas stand in other folders than who started them.
     files = {name: _absolute(asked[name]) for name in ("jwks", "tokens", "policy")}
-    return Settings(lake=lake, rules=Rules(**urls, **files), sources=asked["source"])
+    sources = tuple(_absolute(one) or "" for one in asked["source"])
+    for source in sources:
+        taken_apart(source, where="--source")
+    return Settings(lake=lake, rules=Rules(**urls, **files), sources=sources)
 
 
 def _absolute(place: str | None) -> str | None:
