@@ -61,6 +61,11 @@ class View:
         """Return the columns that an answer can hold: all but pictures."""
         return [one.name for one in self.schema if not is_blob(one)]
 
+    @cached_property
+    def masks(self) -> dict[str, str]:
+        """Return the masks by the names of the columns: in a policy, upper and lower case are the same, as in SQL."""
+        return {_spelt(name, list(self.schema)): mask for name, mask in self.access.masks.items()}
+
     def require_readable(self, names: Sequence[str]) -> None:
         """Check that an answer can hold these columns.
 
@@ -75,7 +80,7 @@ class View:
 
     def hides(self, name: str) -> bool:
         """Tell whether a column is masked, or something in it is."""
-        return any(_leads(mask, name) or _leads(name, mask) for mask in self.access.masks)
+        return any(_leads(mask, name) or _leads(name, mask) for mask in self.masks)
 
     def require_open(self, name: str, where: str) -> None:
         """Check that a reader may choose rows by a column.
@@ -193,16 +198,15 @@ class View:
 
     def _covers(self, name: str) -> list[str]:
         """Return the masks that hide a column, the outermost first, or parts of it."""
-        masks = self.access.masks
-        outer = sorted((mask for mask in masks if _leads(mask, name)), key=len)
-        return outer[:1] or [mask for mask in masks if _leads(name, mask)]
+        outer = sorted((mask for mask in self.masks if _leads(mask, name)), key=len)
+        return outer[:1] or [mask for mask in self.masks if _leads(name, mask)]
 
     def _shown(self, row_ids: list[int], masks: set[str]) -> dict[str, pa.Array]:
         """Return what is shown in place of masked values, in the order of the rows."""
         names = sorted(masks)
         if not row_ids:
             return {name: pa.nulls(0) for name in names}
-        values = "".join(f", ({self.access.masks[name]}\n) AS m{at}" for at, name in enumerate(names))
+        values = "".join(f", ({self.masks[name]}\n) AS m{at}" for at, name in enumerate(names))
         sql = f"SELECT {ROW}{values} FROM dataset WHERE {ROW} IN ({','.join(map(str, row_ids))})"
         try:
             batches = self.dataset.sql(sql).with_row_id(True).build().to_batch_records()
@@ -212,7 +216,7 @@ class View:
                 raise ValueError("rows are missing from its answer")
         except (*_REFUSED, pa.ArrowException) as error:
             raise self._broken(f"mask of {', '.join(names)}", error) from error
-        return {name: found.column(f"m{at}").combine_chunks().take(places) for at, name in enumerate(names)}
+        return {name: _flat(found.column(f"m{at}")).take(places) for at, name in enumerate(names)}
 
     def _covered(self, name: str, found: pa.Table, shown: dict[str, pa.Array]) -> pa.Array:
         kind = require_column(self, name, "columns").type
@@ -226,9 +230,26 @@ class View:
         return column
 
 
+def _spelt(name: str, fields: Sequence[pa.Field]) -> str:
+    """Return a column's name as the dataset spells it, as far as it leads to one."""
+    first, dot, rest = name.partition(".")
+    alike = (one for one in fields if one.name.lower() == first.lower())
+    found = min(alike, key=lambda one: one.name != first, default=None)
+    if found is None:
+        return name
+    inner = list(found.type) if pa.types.is_struct(found.type) else []
+    return f"{found.name}.{_spelt(rest, inner)}" if dot else str(found.name)
+
+
 def _leads(outer: str, inner: str) -> bool:
     """Tell whether a column is another one, or has it inside."""
     return inner == outer or inner.startswith(f"{outer}.")
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece; Arrow does little with the views of strings that SQL functions return."""
+    whole = column.combine_chunks()
+    return whole.cast(pa.string()) if whole.type == pa.string_view() else whole
 
 
 def _as(kind: pa.DataType, column: pa.Array) -> pa.Array:

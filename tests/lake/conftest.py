@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raycluster.declare.workload import Index
+from raycluster.lake import index
 from raycluster.lake.columns import dataset_schema
 from raycluster.lake.commit import Change, Landed, commit
 from raycluster.lake.lake import Lake
@@ -149,6 +151,23 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Table:
         landed = writer.put([f"f/{half}/{index}" for index in range(300)], seed=half)
     table.set_live(landed.version)
     return table
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """600 rows of 300 objects with features; the first half is indexed, the rest is not; not to be changed."""
+    writer = Writer(Lake(str(tmp_path_factory.mktemp("measured") / "lake")).table("d"))
+    kind = schema().field("features").type
+    for half in range(2):
+        rows = make_rows([f"m/{half}/{number}" for number in range(150)], seed=half)
+        known = ({"width": number, "height": 7, "title": f"t{number}"} for number in range(rows.num_rows))
+        features = pa.array([{one.name: have.get(one.name) for one in kind} for have in known], kind)
+        fragments = writer.table.create_or_check(schema()).write(iter([rows.append_column("features", features)]))
+        landed = commit(writer.table, Change(run_id=f"r{half}", workload="w", fragments=fragments))
+        if not half:
+            index.build(writer.table, (Index(column="vector", kind="ivf_flat"), Index(column="text", kind="fts")))
+    writer.table.set_live(landed.version)
+    return writer.table
 
 
 @pytest.fixture
