@@ -3,15 +3,20 @@
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.append(str(BENCHMARKS))  # last: the tests have a `serving` of their own
 import _bench  # noqa: E402
+import _load  # noqa: E402
 import _tree  # noqa: E402
 
 
@@ -115,3 +120,105 @@ def test_two_sizes_tell_start_up_from_speed() -> None:
         "cpu_ms_per_row": 20.0,
         "peak_growth_mib": 20,
     }
+
+
+@contextmanager
+def answering(status: int) -> Iterator[tuple[str, list[bytes], set[object]]]:
+    """A server that says what it was asked: its URL, the bodies, and the connections that they came on."""
+    bodies: list[bytes] = []
+    connections: set[object] = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            bodies.append(body)
+            connections.add(self.client_address)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/search", bodies, connections
+        server.shutdown()
+
+
+def test_a_load_asks_each_question_once_on_connections_that_stay_open() -> None:
+    asked = [{"text": str(number)} for number in range(40)]
+    with answering(200) as (url, bodies, connections):
+        taken = _load.flood(url, asked, clients=4, seconds=60, keeps=True)
+    assert sorted(int(json.loads(body)["text"]) for body in bodies) == list(range(40))
+    assert len(connections) == 4
+    assert len(taken.ms) == 40
+    assert all(0 < ms < 1000 * taken.wall_s for ms in taken.ms)
+    assert sorted(int(reply["text"]) for reply in taken.replies) == list(range(40))
+
+
+def test_one_client_has_its_answers_in_the_order_of_its_questions() -> None:
+    asked = [{"text": str(number)} for number in range(10)]
+    with answering(200) as (url, *_):
+        assert _load.flood(url, asked, clients=1, seconds=60, keeps=True).replies == asked
+
+
+def test_a_load_ends_when_its_time_is_over() -> None:
+    with answering(200) as (url, bodies, _):
+        taken = _load.flood(url, [{}] * 100_000, clients=2, seconds=0.3)
+    assert 0 < len(taken.ms) == len(bodies) < 100_000
+    assert 0.3 <= taken.wall_s < 10
+
+
+def test_a_refusal_is_no_answer() -> None:
+    with answering(429) as (url, *_), pytest.raises(SystemExit, match="429"):
+        _load.flood(url, [{"text": "a"}], clients=1, seconds=60)
+
+
+def test_servings_ratios_are_those_of_neighbours_in_time(tmp_path: Path) -> None:
+    def line(what: str, arm: str, number: int, p50: float, clients: int = 1, **more: object) -> str:
+        numbers = {"p50_ms": p50, "p95_ms": 2 * p50, "p99_ms": 3 * p50, "cpu_ms": 1, "per_s": 1000 * clients / p50}
+        numbers |= {"load_before": 0.5, "load_share": 0.01, "round": number, "clients": clients}
+        return json.dumps({"what": what, "arm": arm, **numbers, **more})
+
+    served, bare = "raycluster, served", "bare FastAPI"
+    lines = [json.dumps({"what": "recall", "arm": "raycluster", "recall": 0.99})]
+    for number, ours in enumerate((2.0, 20.0, 200.0)):  # the machine gets slower and slower
+        lines += [line("vector", "raycluster", number, ours), line("vector", served, number, 1.5 * ours)]
+        more = {"clients": 8, "replicas": 1}
+        lines += [line("vector", served, number, ours, **more), line("vector", bare, number, 2 * ours, **more)]
+    (tmp_path / "lines").write_text("\n".join(lines))
+    command = [sys.executable, str(BENCHMARKS / "serving.py"), "--table", str(tmp_path / "lines")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "| raycluster | 0.990 |" in said
+    assert "| by vector | raycluster, served | 30.00 | 60.00 | 90.00 | 1.00 | 1.50 (1.50-1.50) |" in said
+    assert "| 1, 8 by vector | raycluster, served | 20.00 | 40.00 | 60.00 | 1.00 | 400.00 | 2.00 (2.00-2.00) |" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_serving_asks_everybody_the_same() -> None:
+    for name in ("lancedb", "faiss", "qdrant_client"):
+        pytest.importorskip(name)
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "serving.py"),
+        "--count",
+        "1000",
+        "--repetitions",
+        "1",
+        "--seconds",
+        "1",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=880)
+    assert ended.returncode == 0, ended.stderr
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    recall = {line["arm"]: line["recall"] for line in lines if line["what"] == "recall"}
+    assert recall["qdrant local"] == 1.0  # it compares with every vector
+    assert recall["raycluster"] == recall["raycluster, served"] > 0.9
+    floods = {(line["what"], line["replicas"], line["clients"], line["arm"]) for line in lines if "replicas" in line}
+    for arm in ("raycluster, served", "bare FastAPI"):
+        assert {("vector", replicas, clients, arm) for replicas in (1, 2) for clients in (8, 32)} <= floods
