@@ -24,7 +24,7 @@ from raycluster.lake.runs import Run, Status
 from raycluster.serve.seldom import Seldom
 
 _LOOK_SECONDS = 15.0
-_PROBE_SECONDS = 600.0  # brute force over 50,000 rows of each dataset takes a second
+_PROBE_SECONDS = 600.0  # of each dataset in use; some seconds of a core
 _PATIENCE_SECONDS = 2.0  # Prometheus gives up after ten by default
 _FRESH_SECONDS = 60.0  # figures as young as this are told at once, and newer ones the next time
 
