@@ -8,6 +8,10 @@ from __future__ import annotations
 import asyncio
 import binascii
 from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -21,6 +25,8 @@ from raycluster.lake.query import MOST_HITS, Mode
 from raycluster.lake.sql import is_whole
 from raycluster.lake.table import LIVE
 from raycluster.search import Embedded, Question, answer, answer_all
+from raycluster.serve import trace
+from raycluster.serve import trace
 from raycluster.serve.context import Seen
 from raycluster.serve.datasets import Name
 from raycluster.serve.reply import reply
@@ -33,6 +39,8 @@ _MOST_TEXT = 10_000  # characters; models read the first few hundred words
 _MOST_MEDIA = 32 << 20  # bytes of a picture or recording
 _MOST_FACETS = 20
 _TAG = r"^(\d{1,18}|[A-Za-z][\w.-]{0,63})$"
+_MEDIA = ("image", "audio")
+_SEVERAL = "*"  # the dataset in the metrics of a question to several
 _BASE64 = {"contentEncoding": "base64"}
 
 
@@ -131,7 +139,13 @@ async def search(visit: Visitor, name: Name, asked: AskedOne) -> JSONResponse:
     seen = await run_in_threadpool(visit.read, name, asked.version)
     question = asked.question(asked.version)
     embedded = await _embedded(visit, seen, question)
-    return await run_in_threadpool(lambda: reply(answer(seen.table, question, embedded, access=seen.access)))
+
+    def work() -> JSONResponse:
+        with _timed(visit, name, question):
+            found = answer(seen.table, question, embedded, access=seen.access)
+        return reply(found)
+
+    return await run_in_threadpool(work)
 
 
 @router.post("/v1/search")
@@ -145,7 +159,13 @@ async def search_several(visit: Visitor, asked: AskedSeveral) -> JSONResponse:
     question = asked.question(LIVE)
     embedded = await asyncio.gather(*(_embedded(visit, one, question) for one in seen))
     parts = [(one.table, made, one.access) for one, made in zip(seen, embedded, strict=True)]
-    return await run_in_threadpool(lambda: reply(answer_all(parts, question)))
+
+    def work() -> JSONResponse:
+        with _timed(visit, _SEVERAL, question):
+            found = answer_all(parts, question)
+        return reply(found)
+
+    return await run_in_threadpool(work)
 
 
 @router.get("/v1/datasets/{name}/facets")
@@ -169,7 +189,27 @@ async def _embedded(visit: Visit, seen: Seen, question: Question) -> Embedded | 
     unembedded = question.unembedded
     if unembedded is None:
         return None
-    return await visit.context.embed(seen.table.name, question.version, unembedded)
+    kind = next((name for name in _MEDIA if getattr(unembedded, name) is not None), "text")
+    with visit.context.metrics.embed_seconds.labels(kind).time(), trace.span("encoders", kind=kind):
+        name, kind = seen.table.name, question.by
+    with trace.span("embed", dataset=name, kind=kind), visit.context.metrics.embed_seconds.labels(kind).time():
+        return await visit.context.embed(name, question.version, unembedded)
+
+
+@contextmanager
+def _watched(visit: Visit, name: str, question: Question) -> Iterator[None]:
+    seconds = visit.context.metrics.search_seconds.labels(name, question.mode)
+    with trace.span("search", dataset=name, mode=question.mode), seconds.time():
+        yield
+
+
+@contextmanager
+def _timed(visit: Visit, dataset: str, question: Question) -> Iterator[None]:
+    """Tell those who watch how long the lake takes."""
+    known = {"dataset": dataset, "version": question.version, "mode": question.mode, "k": question.k}
+    took = visit.context.metrics.search_seconds.labels(dataset, question.mode)
+    with took.time(), trace.span("lance query", **known):
+        yield
 
 
 def _bytes(name: str, text: str | None) -> bytes | None:

@@ -89,3 +89,14 @@ def test_histograms_take_times(context, seconds):
     assert 'raycluster_search_seconds_count{dataset="gallery",mode="vector"} 1.0' in text
     below = 'raycluster_search_seconds_bucket{dataset="gallery",le="0.001",mode="vector"}'
     assert f"{below} {1.0 if seconds == 0 else 0.0}" in text
+
+
+def test_searches_are_timed_by_dataset_and_mode(client, context, ids):
+    key = ids["red.png"]
+    assert client.post("/v1/datasets/gallery/search", json={"id": key}).status_code == 200
+    assert client.post("/v1/datasets/gallery/search", json={"text": "river", "mode": "text"}).status_code == 200
+    assert client.post("/v1/search", json={"text": "river", "mode": "text", "datasets": ["gallery"]}).status_code == 200
+    assert client.post("/v1/datasets/galery/search", json={"id": key}).status_code == 404
+    (family,) = context.metrics.search_seconds.collect()
+    counts = {tuple(s.labels.values()): s.value for s in family.samples if s.name.endswith("_count")}
+    assert counts == {("gallery", "vector"): 1, ("gallery", "text"): 1, ("*", "text"): 1}

@@ -173,6 +173,16 @@ def test_what_breaks_is_an_error_and_tells_nothing_of_what_was_asked(receiver):
     assert b"id-of-somebody" not in b"".join(body for _, body in receiver.got)
 
 
+def test_a_search_shows_what_took_its_time(receiver, client):
+    asked = {"text": "river", "mode": "text", "filter": "modality = 'text'"}
+    assert client.post("/v1/datasets/gallery/search", json=asked).status_code == 200
+    found, _ = spans(receiver)
+    root, query = found["POST /v1/datasets/{name}/search"], found["lance query"]
+    assert (query.parent_span_id, query.trace_id) == (root.span_id, root.trace_id)
+    assert plain(query.attributes)["raycluster.mode"] == "text"
+    assert b"river" not in b"".join(body for _, body in receiver.got)
+
+
 def test_the_application_traces_its_own_requests(receiver, client):
     client.get("/v1/runs/run1")
     client.get("/metrics")
