@@ -2,8 +2,8 @@
 
 The engine (regorus, gordon-to-regorus 0.13) belongs to the thread that made it, holds Python's lock while it evaluates,
 and cannot be interrupted: in the process that serves, a policy that takes seconds would stop everything (measured: 6 s
-of evaluation, in which no other thread ran). Here it stops nothing, and the kernel ends it after a second, or when it
-takes too much memory.
+of evaluation, in which no other thread ran). Here it stops nothing, and the kernel ends it after a second of
+CPU time, or when it takes too much memory.
 
 One JSON line in, one out; the first line in is the policy. Nothing of raycluster is imported: it is ready after 50 ms.
 """
@@ -31,7 +31,7 @@ answer := {
 """
 _RULE = "data.raycluster.asked.answer"
 # Asked once when a policy is loaded: there are mistakes that the engine finds only when it evaluates.
-_TRIAL = '{"method": "GET", "path": ["data", "trial"], "user": {"subject": "trial", "roles": [], "team": null}}'
+_TRIAL = '{"method": "GET", "path": ["data", "trial"], "user": {"subject": "trial", "roles": ["trial"], "team": "t"}}'
 
 
 class Policy(TypedDict):
@@ -39,8 +39,8 @@ class Policy(TypedDict):
 
     modules: list[tuple[str, str]]  # name and text of each .rego file
     data: list[Any]  # what they see as `data`
-    load_seconds: float  # that reading it may take
-    seconds: float  # that one answer may take
+    load_seconds: float  # of CPU time that reading it may take
+    seconds: float  # of CPU time that one answer may take
 
 
 def _load(policy: Policy) -> Any:
@@ -140,14 +140,14 @@ def main() -> None:
         while document:
             try:
                 if engine is None:
-                    signal.setitimer(signal.ITIMER_REAL, policy["load_seconds"])
+                    signal.setitimer(signal.ITIMER_PROF, policy["load_seconds"])
                     engine = _load(policy)
                 # The kernel ends this process when its time is up, also when whoever asked is gone.
-                signal.setitimer(signal.ITIMER_REAL, policy["seconds"])
+                signal.setitimer(signal.ITIMER_PROF, policy["seconds"])
                 answer = _ask(engine, document)
             except (RuntimeError, ValueError, ImportError) as error:
                 answer = {"error": _plain(error)}
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             file.write(json.dumps(answer).encode() + b"\n")
             file.flush()
             document = file.readline().decode()
