@@ -85,8 +85,9 @@ def _parsed(name: str, text: str) -> tuple[bool, Any]:
 def _mended(text: str, tree: Any) -> str:
     """Write each `not E` as `[1 | E] == []`, which means the same in Rego and is evaluated right.
 
-    regorus (0.9, 0.13) takes the turns of `not input.user.roles[_] == "banned"` around the `not` instead of within it:
-    that holds if one role is another, and fails if there is no role at all. The test says when this can be deleted.
+    regorus (0.9, 0.13) takes the turns of what is negated around the `not` instead of within it. So
+    `not input.fewer[i]; input.numbers[i]` fails where it holds in OPA, and `not input.user.roles[_] == "banned"`, which
+    OPA refuses, holds if one role is another. The test says when this can be deleted.
     """
     source, changes = text.encode(), []
     for negation in _negations(tree):
