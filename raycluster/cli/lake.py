@@ -46,6 +46,11 @@ def datasets(name: str | None, lake: str, as_json: bool) -> None:
 @click.option("--image", type=click.Path(), help="Search by a picture.")
 @click.option("--audio", type=click.Path(), help="Search by a recording.")
 @click.option("--id", help="Search for rows like this one.")
+@click.option("--offset", default=0, show_default=True, type=click.IntRange(0), help="Pass over so many hits.")
+@click.option("--weights", type=(float, float), default=(1.0, 1.0), help="Of meaning and of words, with mode hybrid.")
+@click.option("--group", type=click.Choice(["object"]), help="Only the best piece of each object.")
+@click.option("--explain", is_flag=True, help="Say why each is a hit: its ranks, the words that matched.")
+@click.option("--column", "columns", multiple=True, help="One more column of each hit; several times.")
 @click.option("--version", default="live", show_default=True, help="A version number or a tag.")
 @lake_option
 @json_option
@@ -54,6 +59,7 @@ def search(dataset: str, lake: str, as_json: bool, **asked: Any) -> None:
     from raycluster.search import Question, ask
 
     asked |= {kind: _bytes(asked[kind]) for kind in ("image", "audio")}
+    asked["highlight"] = asked["explain"]
     terminal.show_hits(ask(open_lake(lake).existing(dataset), Question(**asked)), as_json=as_json)
 
 

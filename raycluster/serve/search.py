@@ -10,8 +10,6 @@ import binascii
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -26,7 +24,6 @@ from raycluster.lake.sql import is_whole
 from raycluster.lake.table import LIVE
 from raycluster.search import Embedded, Question, answer, answer_all
 from raycluster.serve import trace
-from raycluster.serve import trace
 from raycluster.serve.context import Seen
 from raycluster.serve.datasets import Name
 from raycluster.serve.reply import reply
@@ -39,7 +36,6 @@ _MOST_TEXT = 10_000  # characters; models read the first few hundred words
 _MOST_MEDIA = 32 << 20  # bytes of a picture or recording
 _MOST_FACETS = 20
 _TAG = r"^(\d{1,18}|[A-Za-z][\w.-]{0,63})$"
-_MEDIA = ("image", "audio")
 _SEVERAL = "*"  # the dataset in the metrics of a question to several
 _BASE64 = {"contentEncoding": "base64"}
 
@@ -189,18 +185,9 @@ async def _embedded(visit: Visit, seen: Seen, question: Question) -> Embedded | 
     unembedded = question.unembedded
     if unembedded is None:
         return None
-    kind = next((name for name in _MEDIA if getattr(unembedded, name) is not None), "text")
+    kind = question.by
     with visit.context.metrics.embed_seconds.labels(kind).time(), trace.span("encoders", kind=kind):
-        name, kind = seen.table.name, question.by
-    with trace.span("embed", dataset=name, kind=kind), visit.context.metrics.embed_seconds.labels(kind).time():
-        return await visit.context.embed(name, question.version, unembedded)
-
-
-@contextmanager
-def _watched(visit: Visit, name: str, question: Question) -> Iterator[None]:
-    seconds = visit.context.metrics.search_seconds.labels(name, question.mode)
-    with trace.span("search", dataset=name, mode=question.mode), seconds.time():
-        yield
+        return await visit.context.embed(seen.table.name, question.version, unembedded)
 
 
 @contextmanager

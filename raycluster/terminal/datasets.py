@@ -72,14 +72,28 @@ def show_hits(answer: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
+    explained = any("why" in hit for hit in answer["hits"])
     rows = [
-        (f"{hit['score']:.3f}", hit["modality"], _place(hit), short(hit.get("text") or hit.get("label") or ""))
+        (f"{hit['score']:.3f}", hit["modality"], _place(hit), _what_of(hit), *([_why(hit["why"])] if explained else []))
         for hit in answer["hits"]
     ]
-    out.print(table("", ["score", "modality", "where", "what"], rows, right=["score"]))
+    columns = ["score", "modality", "where", "what", *(["why"] if explained else [])]
+    out.print(table("", columns, rows, right=["score"]))
     if not rows:
         out.print("nothing found")
     out.print(f"{answer['dataset']} v{answer['version']}, {answer['took_ms']:.0f} ms", style="dim")
+
+
+def _what_of(hit: Mapping[str, Any]) -> str:
+    """Return the part of a hit's text that was asked for, where that is known, or its beginning."""
+    parts = hit.get("highlights")
+    return short(str(parts[0]["text"]) if parts else hit.get("text") or hit.get("label") or "")
+
+
+def _why(why: Mapping[str, Any]) -> str:
+    """Return a hit's place in each list, and the words that were found in it."""
+    places = [f"{name} #{why[name]['rank']}" for name in ("vector", "text") if name in why]
+    return ", ".join([*places, *why["matched"]])
 
 
 def _place(hit: Mapping[str, Any]) -> str:
