@@ -72,7 +72,10 @@ def _takes_posts(declared: str) -> bool:
 
 def declaration_for(lake: Lake, dataset: str, workload: str, run_id: str) -> str:
     """Return the YAML of the workload that a run of posted objects carries out."""
-    declared = yaml.safe_load(lake.table(dataset).last_runs()[workload]["yaml"])
+    ran = lake.table(dataset).last_runs()
+    if workload not in ran:  # since the batch landed: a rollback
+        raise unknown("workload", workload, list(ran))
+    declared = yaml.safe_load(ran[workload]["yaml"])
     declared["metadata"]["name"] = name_for(workload)
     spec, options = declared["spec"], next(iter(declared["spec"]["source"].values()))
     kept = {key: options[key] for key in _KEPT_OPTIONS if key in options}
@@ -128,8 +131,11 @@ class Intake:
     def start(self) -> None:
         """Take up the batches that have landed and that no run has finished."""
         with self._lock:
-            for batch in self.lake.batches().landed():
-                if batch.run_id and self._look(batch.run_id).status == "done":
+            landed = self.lake.batches().landed()
+            status = {run_id: self._look(run_id).status for run_id in {batch.run_id for batch in landed}}
+            # first those of a run that was told of and never began: it takes the others too
+            for batch in sorted(landed, key=lambda one: status[one.run_id] != "queued"):
+                if status[batch.run_id] == "done":
                     self._put(batch, state="done")
                 else:
                     self._take(batch)
@@ -205,6 +211,8 @@ class Intake:
                     continue
                 try:
                     end = self._run(job)
+                except InvalidUse as error:
+                    end = _End("failed", error.message)
                 except Exception as error:
                     log.exception("run %s of posted objects", job.run_id)
                     end = _End("failed", f"{type(error).__name__}: {error}", may_help=True)
@@ -303,10 +311,10 @@ class Intake:
         """Say which run goes on with what another one has not finished."""
         for run in self.lake.runs().several([run_id]):
             status = "stopped" if run.status in ("queued", "running") else run.status
-            word = f"run {to} goes on"
-            message = "; ".join(filter(None, [run.summary.get("message", ""), word]))
-            summary = run.summary | {"status": status, "message": message}
-            self.lake.runs().put(replace(run, status=status, summary=summary))
+            said, word = run.summary.get("message", ""), f"run {to} goes on"
+            if word not in said:
+                summary = run.summary | {"status": status, "message": "; ".join(filter(None, [said, word]))}
+                self.lake.runs().put(replace(run, status=status, summary=summary))
 
 
 _NEVER = datetime.fromtimestamp(0, UTC)

@@ -10,7 +10,7 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import unquote
@@ -25,6 +25,8 @@ from raycluster.lake.sql import quoted
 
 # Of a batch: `landed`: a run is to take it; `done`: one has, and what could not be used is in quarantine.
 State = Literal["landed", "done", "failed"]
+
+_YOUNG = timedelta(days=1)  # no post takes longer between its first byte and its row
 
 SCHEMA = pa.schema(
     [
@@ -97,6 +99,14 @@ class Batches:
         """Delete those of these objects whose bytes landed here; return how many there were."""
         own = f"{_uri(self._landed(dataset))}/"
         return sum(store.remove(_place(uri)) for uri in uris if uri.startswith(own))
+
+    def sweep(self, dataset: str) -> int:
+        """Delete bytes that landed and are of no batch, whose post died over it; return how many objects."""
+        root = self._landed(dataset)
+        young = datetime.now(UTC) - _YOUNG
+        found = {_uri(f"{root}/{path}"): at for path, at in store.modified(root).items()}
+        old = {uri for uri, at in found.items() if at is not None and at < young}
+        return self.discard(dataset, old.difference(self.uris(dataset))) if old else 0
 
     def claim(self, batch: Batch) -> Batch:
         """Enter a batch, unless there is one with its id; return the one that is there."""

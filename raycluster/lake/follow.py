@@ -67,6 +67,11 @@ class Follower:
         """Return the version at hand of each dataset in use."""
         return {name: int(one.at_hand.version) for name, one in list(self._held.items())}
 
+    def catch_up(self, name: str) -> None:
+        """Look at a dataset now: who has changed it here sees the change at once."""
+        with self._lock:
+            self._look(name)
+
     def _follow(self) -> None:
         while not self._stop.wait(self.every):
             for name in list(self._held):

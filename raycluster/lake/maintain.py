@@ -124,6 +124,8 @@ def maintain(
         # twice, or its rows would be taken for another's.
         floor = SKEW if table.open_runs() else timedelta(0)
         versions, freed = _forget(table.uri, max(keep_age, floor), keep_versions, dry_run=dry_run)
+    if not dry_run:
+        lake.batches().sweep(name)
     for uri in _lists(lake, name):
         freed += _tend_list(uri, dry_run=dry_run)
     return Maintained(

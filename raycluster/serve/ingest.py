@@ -170,7 +170,9 @@ def remove(name: Name, doomed: Doomed, visit: Visitor) -> JSONResponse:
         filter=doomed.filter,
         access=visit.read(name, "latest").access,
     )
-    return reply(asdict(delete(visit.context.lake, name, wanted)))
+    deleted = delete(visit.context.lake, name, wanted)
+    visit.context.follower.catch_up(name)  # other gateways do so within `follow` seconds
+    return reply(asdict(deleted))
 
 
 async def _read(request: Request, visit: Visit, opened: AsyncExitStack) -> Brought:

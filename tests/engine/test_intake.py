@@ -51,12 +51,12 @@ def note(what):
 if any("early" in uri for uri in uris):
     print(json.dumps({"error": {"code": "invalid", "message": "it is wrong", "fix": ""}}))
     note("began"); sys.exit(2)
-tell("running")
-note("began")
 def stop(*_):
     print(tell("stopped", "stopped: 0 of 1 objects are kept"))
     sys.stdout.flush(); note("stopped"); os._exit(1)
 signal.signal(signal.SIGTERM, stop)
+tell("running")
+note("began")
 if any("wait" in uri for uri in uris):
     while not os.path.exists(f"{folder}/go"):
         time.sleep(0.02)
@@ -215,6 +215,14 @@ def test_what_can_never_work_is_not_tried_again(own: Intake, lake: Lake, seen: A
     assert own.submit("d", "early") == run_id
 
 
+def test_a_declaration_that_was_rolled_back_is_missed_by_name(own: Intake, lake: Lake, seen: Any) -> None:
+    run_id = own.submit("d", land(lake, "good", workload="gone"))
+    soon(lambda: state(lake, "good") == "failed")
+    assert "'gone'" in lake.batches().require("good").message
+    assert lake.runs().get(run_id).status == "failed"
+    assert seen("began") == []
+
+
 def test_what_may_pass_is_tried_three_times(own: Intake, lake: Lake, seen: Any) -> None:
     own.submit("d", land(lake, "fails"))
     soon(lambda: state(lake, "fails") == "failed")
@@ -240,25 +248,10 @@ def test_a_stop_ends_the_run_and_the_next_start_goes_on(own: Intake, lake: Lake,
         soon(lambda: {state(lake, one) for one in ("wait", "next", "late")} == {"done"})
     finally:
         again.stop()
-    took = {lake.batches().require(one).run_id for one in ("wait", "next", "late")}
-    assert len(took) == 1
-    assert f"run {took.copy().pop()} goes on" in lake.runs().get(first).summary["message"]
-
-
-def test_a_run_that_was_told_of_and_never_began_is_the_one_that_runs(own: Intake, lake: Lake, seen: Any) -> None:
-    own.submit("d", land(lake, "wait"))
-    soon(lambda: seen("began"))
-    queued = own.submit("d", land(lake, "next"))
-    own.stop()
-    lake.batches().put(Batch(**{**lake.batches().require("wait").__dict__, "state": "failed"}))
-    again = Intake(lake)
-    again.start()
-    try:
-        soon(lambda: state(lake, "next") == "done")
-    finally:
-        again.stop()
-    assert lake.batches().require("next").run_id == queued
+    # the run that was told of and never began takes what the other one has left, too
+    assert {lake.batches().require(one).run_id for one in ("wait", "next", "late")} == {queued}
     assert lake.runs().get(queued).status == "done"
+    assert lake.runs().get(first).summary["message"].count(f"run {queued} goes on") == 1
 
 
 def test_a_run_that_was_done_when_the_server_died_is_not_repeated(own: Intake, lake: Lake, seen: Any) -> None:
@@ -280,7 +273,7 @@ def test_a_server_that_is_killed_takes_its_run_with_it(lake: Lake, tmp_path: Pat
         import time
         from raycluster.engine import intake
         from raycluster.lake.lake import Lake
-        dies_with_us =  intake._COMMAND.partition("; from")[0]
+        dies_with_us = intake._COMMAND.partition("; from")[0]
         intake._COMMAND = dies_with_us + chr(10) + open({str(tmp_path / "stand_in.py")!r}).read()
         mine = intake.Intake(Lake({lake.uri!r}))
         mine.start()
@@ -383,6 +376,7 @@ def test_real_runs_beside_the_declared_workload(real: Intake, lake: Lake, addres
     run = lake.runs().get(run_id)
     assert (run.status, run.summary["objects"], run.summary["rows"], run.summary["quarantined"]) == ("done", 3, 2, 1)
     assert (run.workload, run.version) == ("w-uploads", lake.table("d").live())
+    assert run.summary["cost_usd"] > 0
     assert names(lake) == {"one.txt", "two.txt", "red.png", "three.txt"}
     assert [row["uri"].rpartition("/")[2] for row in lake.quarantine("d").rows()] == ["broken.png"]
 

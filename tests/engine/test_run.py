@@ -16,6 +16,7 @@ from raycluster.engine.prepare import prepare
 from raycluster.engine.run import execute
 from raycluster.engine.summary import Summary
 from raycluster.errors import InvalidUse, NotFound, RolledBack, RunFailed, Unplaceable
+from raycluster.lake.deletion import Wanted, delete
 from raycluster.lake.lake import Lake
 from raycluster.lake.rollback import roll_back
 
@@ -362,3 +363,24 @@ def test_others_see_how_far_a_run_has_come_while_it_goes_on(corpus: Path, lake: 
     assert found[-1]["stages"]["text"]["rows"] > 0
     assert found[-1]["stages"]["text"]["rate"] > 0
     assert lake.progress().get(summary.run_id) is None
+
+
+def test_what_is_deleted_while_a_run_has_it_in_hand_does_not_come_back(corpus: Path, lake: Lake) -> None:
+    run(workload(corpus), lake)
+    plan = prepare(workload(corpus, text="{chunk: 100}"), lake)  # another decoder: all texts are worked on again
+    assert plan.todo.num_rows == 12
+    gone = delete(lake, "d", Wanted(by="ann", filter="uri LIKE '%t05.txt' OR uri LIKE '%p1.png'"))
+    assert (gone.objects, gone.live) == (2, True)
+    done = execute(plan, lake)
+    assert (done.status, done.rows) == ("done", 12)
+    found = set(marks(lake))
+    assert len(found) == 13
+    assert not found & {"t05.txt", "p1.png"}
+    again = run(workload(corpus, text="{chunk: 100}"), lake)
+    assert (again.rows, again.skipped, again.objects) == (0, 15, 15)
+
+
+def test_a_run_goes_by_the_id_that_was_told_before(corpus: Path, lake: Lake) -> None:
+    done = execute(replace(prepare(workload(corpus), lake), run_id="told-before"), lake)
+    assert (done.run_id, lake.runs().get("told-before").status) == ("told-before", "done")
+    assert lake.table("d").last_runs()["w"]["run_id"] == "told-before"

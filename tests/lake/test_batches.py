@@ -2,13 +2,14 @@
 
 import io
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
 from raycluster.errors import LakeError, NotFound
+from raycluster.lake import batches
 from raycluster.lake.batches import Batch
 from raycluster.lake.lake import Lake
 from raycluster.read import Reference
@@ -64,6 +65,19 @@ def test_a_file_that_breaks_off_leaves_none_of_its_batch(lake: Lake) -> None:
     assert [one for one in Path(lake.uri, "_landed").rglob("*") if one.is_file()] == []
 
 
+def test_bytes_of_no_batch_go_after_a_day(place: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place.batches().sweep("d") == 0
+    (kept,) = place.batches().land("d", files("kö pt.txt"))
+    place.batches().claim(batch("1", kept))
+    place.batches().land("d", files("orphan ö.txt", "orphan 2.txt"))
+    assert place.batches().sweep("d") == 0
+    monkeypatch.setattr(batches, "_YOUNG", timedelta(seconds=-2))
+    assert place.batches().sweep("d") == 2
+    assert place.batches().sweep("d") == 0
+    source = Posted(lake=place.uri, dataset="d")
+    assert [one["version"] != "absent" for rows in source.objects() for one in rows.to_pylist()] == [True]
+
+
 def test_of_many_claims_of_one_id_at_once_one_is_the_first(place: Lake) -> None:
     claimed: list[Batch] = []
 
@@ -82,18 +96,18 @@ def test_of_many_claims_of_one_id_at_once_one_is_the_first(place: Lake) -> None:
 
 
 def test_what_is_to_be_run_is_told_oldest_first(lake: Lake) -> None:
-    batches = lake.batches()
-    assert batches.landed() == []
-    assert batches.get("1") is None
+    posted = lake.batches()
+    assert posted.landed() == []
+    assert posted.get("1") is None
     with pytest.raises(NotFound, match="no batch '1'"):
-        batches.require("1")
+        posted.require("1")
     for number in (2, 1, 3):
         at = datetime(2026, 1, number, tzinfo=UTC)
-        batches.claim(batch(str(number), f"s3://b/{number}", at=at, run_id=f"r{number}"))
-    batches.put(batch("2", "s3://b/2", state="done", run_id="r2"))
-    assert [one.batch_id for one in batches.landed()] == ["1", "3"]
-    assert [one.batch_id for one in batches.landed("r3")] == ["3"]
-    assert sorted(batches.uris("d")) == ["s3://b/1", "s3://b/2", "s3://b/3"]
-    assert list(batches.uris("d", "r2")) == ["s3://b/2"]
-    assert list(batches.uris("e")) == []
-    assert batches.require("2").objects == ({"uri": "s3://b/2"},)
+        posted.claim(batch(str(number), f"s3://b/{number}", at=at, run_id=f"r{number}"))
+    posted.put(batch("2", "s3://b/2", state="done", run_id="r2"))
+    assert [one.batch_id for one in posted.landed()] == ["1", "3"]
+    assert [one.batch_id for one in posted.landed("r3")] == ["3"]
+    assert sorted(posted.uris("d")) == ["s3://b/1", "s3://b/2", "s3://b/3"]
+    assert list(posted.uris("d", "r2")) == ["s3://b/2"]
+    assert list(posted.uris("e")) == []
+    assert posted.require("2").objects == ({"uri": "s3://b/2"},)

@@ -312,7 +312,9 @@ def test_what_is_deleted_is_not_found_any_more(client: TestClient, lake: Lake, i
     told = answer.json()
     assert (told["objects"], told["rows"], told["live"], told["missing"]) == (1, 3, True, ["0" * 64])
     assert told["version"] == lake.table("gallery").live()
+    assert "clip.mp4" not in found(client)
     assert delete(client, filter="modality = 'image'").json()["objects"] == 7
+    assert found(client) == {"tone.wav", "river.txt", "bread.txt", "sea.html"}
     assert delete(client, filter="modality = 'image'").json()["objects"] == 0
 
 
