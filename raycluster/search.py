@@ -76,7 +76,7 @@ class Question:
             asked.remove("text")
         if len(asked) != 1:
             found = f"got {' and '.join(asked)}" if asked else "got none"
-            raise InvalidUse(f"ask by one of {', '.join(_ASKED)}: {found}", where="text")
+            raise InvalidUse(f"ask by one of text, image, audio, id: {found}", where="text", fix="or by a raw vector")
         if self.text is not None and not self.text.strip():
             raise InvalidUse("the text is empty", where="text", fix="say what to look for")
         if self.text is not None and not is_whole(self.text):

@@ -434,6 +434,21 @@ def test_search_by_text_picture_row_and_words(small: Small) -> None:
     assert search("a cat", "--version", version).document["version"] == version
 
 
+def test_pages_objects_and_reasons(small: Small) -> None:
+    def search(*words: object) -> Any:
+        return call("search", "small", *words, "--lake", small.lake, "--json").document["hits"]
+
+    whole = [hit["id"] for hit in search("something to eat")]
+    assert [hit["id"] for hit in search("something to eat", "--offset", 2, "-k", 2)] == whole[2:4]
+    objects = [hit["uri"] for hit in search("something to eat", "--group", "object")]
+    assert len(objects) == len(set(objects))
+    hit = search("lighthouses", "--mode", "hybrid", "--weights", 0, 1, "--explain", "--column", "sha256")[0]
+    assert (hit["why"]["text"]["rank"], hit["why"]["matched"]) == (1, ["lighthouse"])
+    assert len(hit["sha256"]) == 64
+    said = call("search", "small", "lighthouses", "--mode", "text", "--explain", "--lake", small.lake)
+    assert "text #1, lighthouse" in said.out
+
+
 def test_hits_are_shown_as_they_are(small: Small) -> None:
     said = call("search", "small", "tags words picture", "--mode", "text", "--lake", small.lake)
     assert MARKUP in said.out

