@@ -43,7 +43,8 @@ class Figures:
 
     def collect(self) -> Iterable[Metric]:
         """Return the figures; a look at the lake is begun where one is due, and not waited for for long."""
-        self.probe.nudge()
+        if self.follower.versions():  # else the first datasets in use would wait for the second round
+            self.probe.nudge()
         is_fresh = time.monotonic() - self.look.succeeded < _FRESH_SECONDS
         is_done = self.look.nudge(0.0 if is_fresh else _PATIENCE_SECONDS)
         up = _gauge("lake_up", "1 where the last look at the lake went well.")

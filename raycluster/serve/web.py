@@ -17,7 +17,19 @@ from raycluster.serve.measure import Measured
 from raycluster.serve.trace import Traced
 
 # One file a group, in the order of the API's document.
-GROUPS = ("health", "datasets", "search", "rows", "ingest", "media", "runs", "quarantine", "costs", "metrics", "console")
+GROUPS = (
+    "health",
+    "datasets",
+    "search",
+    "rows",
+    "ingest",
+    "media",
+    "runs",
+    "quarantine",
+    "costs",
+    "metrics",
+    "console",
+)
 
 
 def application(context: Context) -> FastAPI:

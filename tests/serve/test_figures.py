@@ -164,6 +164,7 @@ def test_looks_are_seldom_however_often_it_is_asked(source, monkeypatch):
 
 
 def test_recall_is_probed_beside_the_scrapes(source, context):
+    told(source)  # nothing is in use yet
     context.follower.table("gallery")
     context.follower.table("other")
     told(source)
