@@ -190,6 +190,22 @@ def test_facets_count_and_filter(page):
     expect(hits(page)).to_have_count(9)
 
 
+def test_several_datasets_are_asked_at_once(page):
+    page.goto("/#/search?mode=text&q=bread vault")
+    expect(hits(page)).to_have_count(1)
+    page.locator("summary", has_text="gallery").click()
+    menu = page.get_by_role("group", name="Datasets")
+    menu.get_by_role("checkbox", name="other").check()
+    expect(hits(page)).to_have_count(2)
+    page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+    vault = page.get_by_role("option", name="secret.txt")
+    expect(vault).to_contain_text("other")
+    vault.click()
+    expect(page.get_by_role("complementary", name="Detail")).to_contain_text("the vault is open")
+    expect(page.get_by_text("2 datasets")).to_be_visible()
+
+
 def test_a_filter_in_sql_and_what_is_wrong_with_it(page):
     page.goto("/")
     box = page.get_by_role("textbox", name="Filter in SQL")

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "./lib.js";
 import { Choice, Icon, Segments, Switch } from "./parts.js";
 import { change } from "./place.js";
-import { fileName } from "./show.js";
+import { count, fileName } from "./show.js";
 
 const MODES = [
   ["vector", "Meaning"],
@@ -64,18 +64,28 @@ function useFiles(setFile) {
 }
 
 function Datasets({ datasets, names }) {
+  const menu = useRef();
   const turn = (name) => {
     const next = names.includes(name) ? names.filter((one) => one !== name) : [...names, name];
-    change({ in: next.length ? next : null, open: null, label: null, media_type: null });
+    change({ in: next.length ? next : null, open: null, of: null, label: null, media_type: null });
   };
+  const close = () => menu.current.removeAttribute("open");
+  const left = (event) => menu.current.contains(event.relatedTarget) || close();
+  const pressed = (event) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    close();
+    menu.current.firstElementChild.focus();
+  };
+  if (!names.length) return null;
   if (datasets.length < 2) return html`<span class="choice soft">in <strong class="ink">${names[0]}</strong></span>`;
-  return html`<details class="menu"><summary class="button">
+  return html`<details class="menu" ref=${menu} onFocusOut=${left} onKeyDown=${pressed}><summary class="button">
       <${Icon} name="database" />${names.length === 1 ? names[0] : `${names.length} datasets`}</summary>
-    <div class="menu-body" role="group" aria-label="Datasets">${datasets.map(
+    <div class="menu-body" role="group" aria-label="Datasets" tabindex="-1">${datasets.map(
       (one) => html`
       <label key=${one.name}><input type="checkbox" checked=${names.includes(one.name)}
         onChange=${() => turn(one.name)} />
-        <span>${one.name}</span><span class="faint number">${one.rows.toLocaleString("en")}</span></label>`,
+        <span>${one.name}</span><span class="faint number">${count(one.rows)}</span></label>`,
     )}</div></details>`;
 }
 

@@ -106,7 +106,7 @@ function Ranked({ bill, by, open }) {
     {
       title: "share",
       look: "bar-cell",
-      narrow: false,
+      room: 1,
       cell: (line) => html`<${Bar} share=${line.nanousd / most} label=${percent(line.nanousd, bill.total.nanousd)} />`,
     },
     { title: "", cell: (line) => percent(line.nanousd, bill.total.nanousd), right: true },
@@ -114,16 +114,16 @@ function Ranked({ bill, by, open }) {
       title: "shared part",
       cell: (line) => (line.shared_nanousd ? usd(line.shared_nanousd / 1e9) : NONE),
       right: true,
-      narrow: false,
+      room: 2,
     },
-    { title: "CPU time", cell: (line) => seconds(line.cpu_seconds), right: true, narrow: false },
-    hasGpu && { title: "GPU time", cell: (line) => seconds(line.gpu_seconds), right: true, narrow: false },
-    { title: "rows", cell: (line) => count(line.rows), right: true, narrow: false },
+    { title: "CPU time", cell: (line) => seconds(line.cpu_seconds), right: true, room: 1 },
+    hasGpu && { title: "GPU time", cell: (line) => seconds(line.gpu_seconds), right: true, room: 1 },
+    { title: "rows", cell: (line) => count(line.rows), right: true, room: 2 },
     {
       title: "per 1,000 rows",
       cell: (line) => (line.nanousd_per_1000_rows === null ? NONE : usd(line.nanousd_per_1000_rows / 1e9)),
       right: true,
-      narrow: false,
+      room: 2,
     },
   ].filter(Boolean);
   return html`<${Table} label=${`Costs by ${by}`} columns=${columns} rows=${lines}

@@ -61,11 +61,11 @@ function Versions({ of }) {
     { title: "version", cell: (one) => html`<span class="number">v${one.version}</span> <${Tags} of=${one.tags} />` },
     { title: "rows", cell: (one) => count(one.rows), right: true },
     { title: "added", cell: (one) => (one.added ? `+${count(one.added)}` : ""), right: true },
-    { title: "removed", cell: (one) => (one.removed ? `−${count(one.removed)}` : ""), right: true, narrow: false },
+    { title: "removed", cell: (one) => (one.removed ? `−${count(one.removed)}` : ""), right: true, room: 1 },
     {
       title: "run",
       cell: (one) => one.run_id && html`<a class="mono" href=${link("runs", { run: one.run_id })}>${one.run_id}</a>`,
-      narrow: false,
+      room: 1,
     },
     {
       title: "made",
@@ -141,7 +141,7 @@ export function Datasets() {
       open=${(one) => change({ name: one.name })} columns=${[
         { title: "name", cell: (one) => html`<strong>${one.name}</strong>` },
         { title: "live", cell: (one) => (one.live ? `v${one.live}` : "–"), right: true },
-        { title: "latest", cell: (one) => `v${one.version}`, right: true, narrow: false },
+        { title: "latest", cell: (one) => `v${one.version}`, right: true, room: 1 },
         { title: "rows", cell: (one) => count(one.rows), right: true },
         { title: "quarantined", cell: (one) => count(one.quarantined), right: true },
       ]} /></section>`

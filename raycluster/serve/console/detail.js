@@ -2,12 +2,12 @@
 import { api, useAnswer } from "./api.js";
 import { Marked, span, spansOf } from "./grid.js";
 import { html, useState } from "./lib.js";
-import { Answered, Copy, Icon, Modality, Thumbnail, useKeys } from "./parts.js";
+import { Answered, Beside, Copy, Icon, Modality, Thumbnail } from "./parts.js";
 import { change } from "./place.js";
 import { fileName, when } from "./show.js";
 
 const ABOVE = new Set(["id", "uri", "text", "modality", "thumbnail", "features", "provenance"]);
-const WIDE = 40; // characters of a value that get a line of their own
+const WIDE = 24; // characters of a name and a value that get a line of their own
 
 const HOLDS_MS = 540_000; // a ticket holds for ten minutes
 // What a browser can show by itself; the rest is a file to download.
@@ -71,7 +71,8 @@ function Values({ title, of, except = new Set() }) {
   if (!known.length) return null;
   return html`<section><h3>${title}</h3><dl class="values">${known.map(
     ([name, value]) => html`
-    <div key=${name} class=${value.length > WIDE ? "wide" : ""}><dt>${name}</dt><dd class="mono">${value}</dd></div>`,
+    <div key=${name} class=${name.length + value.length > WIDE ? "wide" : ""}>
+      <dt>${name}</dt><dd class="mono">${value}</dd></div>`,
   )}</dl></section>`;
 }
 
@@ -97,8 +98,7 @@ export function Detail({ dataset, id, hit, forget, back }) {
     forget();
     change({ like: id, likes: found.answer?.uri, q: null, open: null, of: null });
   };
-  useKeys({ Escape: close, m: like });
-  return html`<aside class="detail" aria-label="Detail">
+  return html`<${Beside} label="Detail" close=${close} keys=${{ m: like }}>
     <${Answered} of=${found} rows=${8}>${(row) => html`
       <header><div><h2 title=${row.uri}>${fileName(row.uri)}</h2><p>
         <${Modality} of=${row.modality} /> <span class="soft">${row.media_type}</span></p></div>
@@ -115,5 +115,5 @@ export function Detail({ dataset, id, hit, forget, back }) {
       <${Values} title="Features" of=${row.features} />
       <${Values} title="Columns" of=${row} except=${ABOVE} />
       <${Values} title="Provenance" of=${row.provenance} />`}<//>
-  </aside>`;
+  <//>`;
 }

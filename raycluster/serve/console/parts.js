@@ -110,7 +110,7 @@ export function Dialog({ title, close, children }) {
 }
 
 // Keys of what is open beside a list, such as Escape; not while somebody writes, or a dialog lies over it.
-export function useKeys(does) {
+function useKeys(does) {
   const latest = useRef();
   latest.current = does;
   useEffect(() => {
@@ -122,6 +122,16 @@ export function useKeys(does) {
     addEventListener("keydown", pressed);
     return () => removeEventListener("keydown", pressed);
   }, []);
+}
+
+// What is open beside a list; where there is no room beside it, it lies over it and takes the focus.
+export function Beside({ label, close, keys = {}, children }) {
+  const panel = useRef();
+  useKeys({ Escape: close, ...keys });
+  useLayoutEffect(() => {
+    if (matchMedia("(max-width: 1099px)").matches) panel.current.focus();
+  }, []);
+  return html`<aside class="detail" ref=${panel} tabindex="-1" aria-label=${label}>${children}</aside>`;
 }
 
 const waiting = [];

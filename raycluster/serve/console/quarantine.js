@@ -2,7 +2,7 @@
 import { api, useAnswer } from "./api.js";
 import { html, useEffect, useState } from "./lib.js";
 import { Preview } from "./preview.js";
-import { Answered, Choice, Copy, Empty, Icon, Modality, useKeys } from "./parts.js";
+import { Answered, Beside, Choice, Copy, Empty, Icon, Modality } from "./parts.js";
 import { change, link, usePlace } from "./place.js";
 import { ago, count, fileName, plural, when } from "./show.js";
 import { Table } from "./table.js";
@@ -30,11 +30,11 @@ const COLUMNS = [
     title: "what was said",
     cell: (row) => html`<span class="soft">${row.message}</span>`,
     look: "long",
-    narrow: false,
+    room: 1,
   },
-  { title: "stage", cell: (row) => row.stage, narrow: false },
-  { title: "modality", cell: (row) => row.modality && html`<${Modality} of=${row.modality} />`, narrow: false },
-  { title: "attempts", cell: (row) => count(row.attempts), right: true, narrow: false },
+  { title: "stage", cell: (row) => row.stage, room: 2 },
+  { title: "modality", cell: (row) => row.modality && html`<${Modality} of=${row.modality} />`, room: 2 },
+  { title: "attempts", cell: (row) => count(row.attempts), right: true, room: 2 },
   {
     title: "when",
     cell: (row) => html`<time datetime=${row.at} title=${when(row.at)}>${ago(row.at)}</time>`,
@@ -57,8 +57,7 @@ function Codes({ counts, chosen }) {
 
 function Bad({ dataset, row }) {
   const close = () => change({ bad: null });
-  useKeys({ Escape: close });
-  return html`<aside class="detail" aria-label="Quarantined">
+  return html`<${Beside} label="Quarantined" close=${close}>
     <header><div><h2 title=${row.uri}>${fileName(row.uri)}</h2><p>
       <${Code} of=${row.code} /> <span class="soft">${MEANS[row.code]}</span></p></div>
       <button class="button quiet" onClick=${close} aria-label="Close" title="Close (Esc)"><${Icon} name="x" />
@@ -69,12 +68,12 @@ function Bad({ dataset, row }) {
     <dl class="values">
       <div><dt>stage</dt><dd>${row.stage}</dd></div><div><dt>modality</dt><dd>${row.modality || "unknown"}</dd></div>
       <div><dt>position</dt><dd>${row.position}</dd></div><div><dt>attempts</dt><dd>${row.attempts}</dd></div>
-      <div><dt>workload</dt><dd>${row.workload}</dd></div><div><dt>when</dt><dd>${when(row.at)}</dd></div>
+      <div><dt>workload</dt><dd>${row.workload}</dd></div><div class="wide"><dt>when</dt><dd>${when(row.at)}</dd></div>
       <div class="wide"><dt>run</dt><dd><a class="mono" href=${link("runs", { run: row.run_id })}>${row.run_id}</a>
         </dd></div></dl>
     <section><h3>Try it again</h3><p class="uri mono">raycluster replay ${dataset}<${Copy}
       text="raycluster replay ${dataset}" label="Copy the command" /></p></section>
-  </aside>`;
+  <//>`;
 }
 
 function Listed({ name, state, header }) {

@@ -1,7 +1,7 @@
 // Runs, past and present: a list that stays up to date, and how far the open one has come.
 import { api, useAnswer } from "./api.js";
 import { html, useEffect } from "./lib.js";
-import { Answered, Bar, Choice, Copy, Empty, Icon, Status, useKeys } from "./parts.js";
+import { Answered, Bar, Beside, Choice, Copy, Empty, Icon, Status } from "./parts.js";
 import { change, link, usePlace } from "./place.js";
 import { ago, bytes, count, percent, plural, seconds, usd, when } from "./show.js";
 import { Table } from "./table.js";
@@ -86,8 +86,7 @@ function Run({ id }) {
   const found = useAnswer((options) => api.run(id, options), id);
   useLive(found, found.answer ? goesOn(found.answer) : false);
   const close = () => change({ run: null });
-  useKeys({ Escape: close });
-  return html`<aside class="detail" aria-label="Run">
+  return html`<${Beside} label="Run" close=${close}>
     <${Answered} of=${found}>${(run) => html`
       <header><div><h2 class="mono">${run.run_id}<${Copy} text=${run.run_id} label="Copy the id" /></h2>
         <p><${Status} of=${run.status} /> <span class="soft">${run.workload} → <a
@@ -115,20 +114,20 @@ function Run({ id }) {
       </dl>
       <${Stages} stages=${run.progress?.stages} />
       <${Codes} run=${run} />
-      <p><a href=${link("costs", { run: run.run_id, by: "stage" })}><${Icon} name="coins" /> what it cost, by stage</a>
-        </p>`}<//>
-  </aside>`;
+      <p><a class="with-icon" href=${link("costs", { run: run.run_id, by: "stage" })}>
+        <${Icon} name="coins" />what it cost, by stage</a></p>`}<//>
+  <//>`;
 }
 
 const COLUMNS = [
   { title: "status", cell: (run) => html`<${Status} of=${run.status} />` },
   { title: "run", cell: (run) => html`<span class="mono">${run.run_id}</span>` },
-  { title: "workload", cell: (run) => run.workload, narrow: false },
-  { title: "dataset", cell: (run) => run.dataset, narrow: false },
+  { title: "workload", cell: (run) => run.workload, room: 2 },
+  { title: "dataset", cell: (run) => run.dataset, room: 1 },
   {
     title: "progress",
     look: "bar-cell",
-    narrow: false,
+    room: 2,
     cell: (run) =>
       goesOn(run) && run.progress
         ? html`<${Bar} share=${run.progress.objects ? run.progress.done / run.progress.objects : 0}
@@ -140,10 +139,10 @@ const COLUMNS = [
     title: "quarantined",
     cell: (run) => count(run.progress?.bad ?? run.summary.quarantined),
     right: true,
-    narrow: false,
+    room: 2,
   },
-  { title: "took", cell: (run) => seconds(took(run)), right: true, narrow: false },
-  { title: "cost", cell: (run) => usd(cost(run)), right: true, narrow: false },
+  { title: "took", cell: (run) => seconds(took(run)), right: true, room: 1 },
+  { title: "cost", cell: (run) => usd(cost(run)), right: true, room: 1 },
   {
     title: "started",
     cell: (run) => html`<time datetime=${run.started_at} title=${when(run.started_at)}>${ago(run.started_at)}</time>`,

@@ -1,7 +1,8 @@
 // Rows become a table whose rows can be opened, by a click or by arrow keys and Enter.
 import { html } from "./lib.js";
 
-// columns: [{ title, cell(row), right, narrow }]: `right` for numbers, `narrow: false` is left out on a phone.
+// columns: [{ title, cell(row), right, room }]: `right` for numbers; `room: 1` is left out on a phone, `room: 2` also
+// where a table has half a window.
 export function Table({ label, columns, rows, keyOf, chosen, open, foot }) {
   const pressed = (event) => {
     const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
@@ -11,7 +12,7 @@ export function Table({ label, columns, rows, keyOf, chosen, open, foot }) {
     event.preventDefault();
   };
   const look = (column) =>
-    [column.right && "right number", column.narrow === false && "not-narrow", column.look].filter(Boolean).join(" ");
+    [column.right && "right number", column.room && `room-${column.room}`, column.look].filter(Boolean).join(" ");
   return html`<div class="table-room"><table aria-label=${label}>
     <thead><tr>${columns.map((column) => html`<th key=${column.title} scope="col"
       class=${look(column)}>${column.title}</th>`)}</tr></thead>
