@@ -73,6 +73,7 @@ def served(lake: str, *, environment: dict[str, str] | None = None, **settings: 
         _, alive = psutil.wait_procs(children, timeout=20)
         for child in alive:
             child.kill()
+        process.stdout.close()
 
 
 def main() -> None:

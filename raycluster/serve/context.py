@@ -14,6 +14,7 @@ from raycluster.lake.follow import Follower
 from raycluster.lake.lake import Lake
 from raycluster.lake.table import Table
 from raycluster.search import Embedded, Question, embed
+from raycluster.serve import trace
 from raycluster.serve.measure import Metrics
 from raycluster.serve.settings import Settings
 
@@ -74,6 +75,7 @@ class Context:
         """Stop what runs beside the requests."""
         self.follower.stop()
         self.gate.close()
+        trace.flush()
         if isinstance(self.intake, _RunsItself):
             self.intake.own.stop()
 

@@ -20,6 +20,7 @@ def test_others_are_let_in_only_by_credentials(tmp_path: Path, host: str) -> Non
 
 
 def test_with_credentials_others_are_let_in(tmp_path: Path) -> None:
+    (tmp_path / "tokens.yaml").write_text(f"tokens:\n- {{subject: ada, sha256: '{'0' * 64}'}}\n")
     rules = Rules(tokens=str(tmp_path / "tokens.yaml"))
     assert Server(Settings(lake=str(tmp_path), rules=rules), host="0.0.0.0", port=0).url.startswith("http://0.0.0.0:")
 
@@ -35,3 +36,17 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
 def test_any_free_port_is_chosen(tmp_path: Path) -> None:
     ports = {Server(Settings(lake=str(tmp_path)), port=0).port for _ in range(3)}
     assert all(1024 < port < 65536 for port in ports)
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        (Rules(issuer="https://login.example.com"), "an issuer and an audience"),
+        (Rules(policy="nowhere.rego"), "nowhere.rego"),
+        (Rules(tokens="nowhere.yaml"), "nowhere.yaml"),
+        (Rules(policy="p.rego", opa="http://127.0.0.1:8181"), "contradict each other"),
+    ],
+)
+def test_rules_that_are_wrong_are_said_before_anything_starts(tmp_path: Path, rules: Rules, says: str) -> None:
+    with pytest.raises(InvalidUse, match=says):
+        Server(Settings(lake=str(tmp_path), rules=rules), port=0)
