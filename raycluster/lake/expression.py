@@ -4,8 +4,9 @@ The text is parsed, and SQL is written anew from its parts: comparisons, logic, 
 columns and functions that only compute. What is not one of these cannot reach Lance, whose own parser ignores what
 follows a condition, panics at `$1`, and overflows its stack at 1,000 sums (pylance 14.0.2).
 
-Nothing in that SQL can fail on one row and not on another: a reader to whom some rows are hidden would learn from the
-error that there are such rows. So a cast that fails, and a division by zero, give null.
+A reader to whom some rows are hidden must not learn of them from an error: "Cannot cast string 'the vault is open'".
+So a cast that fails, and a division by zero, give null; and a condition says whether it is sure never to fail on one
+row and not on another, as `view.py` takes it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ _INFIX = {
     **{"And": "AND", "Or": "OR"},
 }
 _CHAINS = ("And", "Or")
+_COMPARISONS = ("EQ", "NEQ", "LT", "LTE", "GT", "GTE", "NullSafeEQ", "NullSafeNEQ", "Like", "ILike", "In", "Between")
+_CONSTANTS = ("Literal", "Boolean", "Null")
+# What fails for all rows or for none, comparisons of a column and constants besides.
+_SURE = (*_CONSTANTS, *_CHAINS, "Not", "Neg", "Is", "Column", "Dot")
 _TYPES = {
     **{"TINYINT": "TINYINT", "SMALLINT": "SMALLINT", "INT": "INT", "BIGINT": "BIGINT"},
     **{"FLOAT": "FLOAT", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "DATE": "DATE", "TIMESTAMP": "TIMESTAMP"},
@@ -69,6 +74,7 @@ class Condition:
     text: str
     sql: str
     columns: frozenset[str]
+    is_sure: bool  # whether no value of a row can make it fail
 
 
 def condition(text: str, schema: pa.Schema) -> Condition:
@@ -79,7 +85,8 @@ def condition(text: str, schema: pa.Schema) -> Condition:
         TooLarge: it is longer or deeper than filters may be.
     """
     writer = _Writer(text, schema)
-    return Condition(text, writer.condition(_parsed(text)), frozenset(writer.columns))
+    sql = writer.condition(_parsed(text))
+    return Condition(text, sql, frozenset(writer.columns), writer.is_sure)
 
 
 def wrong(text: str, reason: str) -> InvalidUse:
@@ -165,6 +172,7 @@ class _Writer:
     def __init__(self, text: str, schema: pa.Schema) -> None:
         self.text, self.schema = text, schema
         self.columns: set[str] = set()
+        self.is_sure = True
         self.depth = 0
 
     def condition(self, node: Expr) -> str:
@@ -182,10 +190,23 @@ class _Writer:
             write = self._infix
         if write is None:
             raise wrong(self.text, f"{node.key!r} is not for filters")
+        self.is_sure &= kind in _SURE or (kind in _COMPARISONS and self._is_sure(node))
         self.depth += 1
         sql = write(node)
         self.depth -= 1
         return sql
+
+    def _is_sure(self, node: Any) -> bool:
+        """Tell whether a comparison is one of a column with constants, none of which makes Lance cast the column."""
+        parts = [*_parts(node)]
+        constants = [part for part in parts if type(part).__name__ in _CONSTANTS]
+        columns = [part for part in parts if type(part).__name__ in ("Column", "Dot")]
+        if len(columns) > 1 or len(columns) + len(constants) < len(parts):
+            return False
+        if type(node).__name__ in ("Like", "ILike") and parts[1] not in constants:
+            return False
+        is_plain = all(part.is_string or type(part).__name__ == "Null" for part in constants)
+        return is_plain or all(_is_number(self._field([*_path(column)])[1]) for column in columns)
 
     def _infix(self, node: Any) -> str:
         kind = type(node).__name__
@@ -240,7 +261,9 @@ class _Writer:
         return f"date_part({quoted(node.this.name.lower())}, {self.write(node.expression)})"
 
     def write_column(self, node: Any) -> str:
-        return self._column([(part.name, part.args.get("quoted", False)) for part in node.parts])
+        found, _ = self._field(_path(node))
+        self.columns.add(".".join(found))
+        return ".".join(f"`{name}`" for name in found)
 
     write_dot = write_column
 
@@ -255,6 +278,11 @@ class _Writer:
             if at < len(values) and type(values[at]).__name__ != "Literal":
                 raise wrong(self.text, f"argument {at + 1} of {name} has to be a literal")
         written = [self.write(value) for value in values]
+        if name == "date_trunc" and type(values[1]).__name__ not in (
+            "Column",
+            "Dot",
+        ):  # a moment before 1677 is a panic
+            raise wrong(self.text, "argument 2 of date_trunc has to be a column")
         if name == "abs":  # of the smallest integer is an error
             written = [f"TRY_CAST({written[0]} AS DOUBLE)"]
         return f"{name}({', '.join(written)})"
@@ -271,9 +299,9 @@ class _Writer:
             raise wrong(self.text, "it divides by zero")
         return f"({left} {sign} nullif({right}, 0))"
 
-    def _column(self, path: Sequence[tuple[str, bool]]) -> str:
-        """Return a column's whole name as SQL; without quotes, upper and lower case are the same."""
-        fields, found = list(self.schema), []
+    def _field(self, path: Sequence[tuple[str, bool]]) -> tuple[list[str], pa.DataType]:
+        """Return a column's whole name and type; without quotes, upper and lower case are the same."""
+        fields, found, kind = list(self.schema), list[str](), pa.null()
         for name, is_quoted in path:
             names = [one.name for one in fields]
             if name not in names and not is_quoted:
@@ -285,8 +313,24 @@ class _Writer:
             kind = next(one.type for one in fields if one.name == name)
             fields = list(kind) if pa.types.is_struct(kind) else []
             found.append(name)
-        self.columns.add(".".join(found))
-        return ".".join(f"`{name}`" for name in found)
+        return found, kind
+
+
+def _path(node: Any) -> list[tuple[str, bool]]:
+    return [(part.name, part.args.get("quoted", False)) for part in node.parts]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _parts(node: Any) -> Iterator[Any]:
+    """Yield what is compared, a minus before a number left out."""
+    given = (node.this, node.args.get("expression"), node.args.get("low"), node.args.get("high"), *node.expressions)
+    for part in filter(None, given):
+        while type(part).__name__ in ("Paren", "Neg"):
+            part = part.this
+        yield part
 
 
 def _chain(node: Any) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """A version of a dataset and an access become a view: the one way in which rows leave a dataset for a reader.
 
-The access's filters apply inside each scan, before anything is ranked or counted. What stands in place of a masked
+The access's filters apply inside each scan, before anything is ranked or counted; what a reader asks is worked out for
+the rows that they leave. What stands in place of a masked
 value is worked out by Lance's own SQL engine, from the rows that were found; the value itself is not even read.
 Nobody may filter on, rank by or count by a masked column: the answers would tell what the mask hides.
 """
@@ -161,7 +162,8 @@ class View:
     def where(self, asked: Condition | None, own: str | None = None) -> str | None:
         """Return the whole filter: the policy's, the reader's, and one of our own."""
         wanted = list(self._policy())
-        wanted += [] if asked is None else [asked.sql]
+        if asked is not None:
+            wanted.append(asked.sql if asked.is_sure or not wanted else _apart(wanted, asked.sql))
         wanted += [] if own is None else [own]
         return " AND ".join(wanted) or None
 
@@ -173,15 +175,27 @@ class View:
                 raise self._broken(f"filter {one!r}", error) from error
 
     def _blamed(self, asked: Condition | None, error: Exception) -> RayclusterError:
-        """Say whose fault it is that a scan failed: the reader's condition, the policy's, or the lake's."""
-        if asked is not None and (reason := self._fails(asked.sql)) is not None:
-            return wrong(asked.text, store.plain(reason))
-        for one in self._policy():
+        """Say whose fault it is that a scan failed: the policy's, the reader's condition, or the lake's."""
+        policy = list(self._policy())
+        for one in policy:
             if (reason := self._fails(one)) is not None:
                 return self._broken(f"filter {one}", reason)
+        if asked is not None and (reason := self._unplanned(asked.sql)) is not None:
+            return wrong(asked.text, store.plain(reason))
+        if asked is not None and (reason := self._fails(self.where(asked))) is not None:
+            # The reason quotes the policy, and perhaps values.
+            return wrong(asked.text, "it fails on a row" if policy else store.plain(reason))
         return LakeError(f"cannot search {self.dataset.uri}: {store.plain(error)}", fix=store.fix_for(self.dataset.uri))
 
-    def _fails(self, where: str) -> Exception | None:
+    def _unplanned(self, where: str) -> Exception | None:
+        """Return what is wrong with a condition whatever the rows are: none is looked at."""
+        try:
+            self.dataset.scanner(filter=where).explain_plan()
+        except _REFUSED as reason:
+            return reason
+        return None
+
+    def _fails(self, where: str | None) -> Exception | None:
         try:
             self.dataset.count_rows(where)
         except _REFUSED as reason:
@@ -228,6 +242,16 @@ class View:
         for mask in masks:
             column = _replaced(column, mask.removeprefix(name).split(".")[1:], shown[mask])
         return column
+
+
+def _apart(policy: Sequence[str], asked: str) -> str:
+    """Return a reader's condition as one that is looked at for the policy's rows only.
+
+    Between the sides of an AND, Lance looks at all rows (pylance 14.0.2): what fails on a hidden one tells of it. It
+    takes no CASE; its `coalesce` works out a second argument only where the first is null, if they are no booleans.
+    """
+    may = f"coalesce(TRY_CAST(({' AND '.join(policy)}) AS INT), 0)"
+    return f"(coalesce(nullif({may}, 1), TRY_CAST({asked} AS INT)) = 1)"
 
 
 def _spelt(name: str, fields: Sequence[pa.Field]) -> str:

@@ -211,3 +211,30 @@ def test_nothing_fails_on_one_row_and_not_on_another(filled: Any, text: str) -> 
 def test_what_divides_divides(filled: Any) -> None:
     assert filled.count_rows(filter="1 / position = 1") == filled.count_rows(filter="position = 1") == 600
     assert filled.count_rows(filter="start_seconds / 2 > 100") == filled.count_rows(filter="start_seconds > 200")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("modality = 'image' AND NOT (text LIKE 'a%' OR position IN (1, -2))", "features.width > 640.5"),
+        *("text IS NULL", "provenance.workload = 'w'", "position BETWEEN -1 AND 2", "start_seconds >= '1'"),
+    ],
+)
+def test_plain_conditions_are_sure(text: str) -> None:
+    assert condition(text, SCHEMA).is_sure
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("text = position", "provenance.workload = 5", "text IN (id, 'a')", "lower(text) = 'a'", "position / 2 > 1"),
+        *("CAST(position AS BIGINT) = 1", "text = DATE '2020-01-01'", "'a' LIKE text", "text = true"),
+    ],
+)
+def test_what_a_row_s_value_may_break_is_not(text: str) -> None:
+    assert not condition(text, SCHEMA).is_sure
+
+
+def test_only_columns_are_truncated() -> None:
+    with pytest.raises(InvalidUse, match="argument 2 of date_trunc has to be a column"):
+        sql("date_trunc('week', CAST(position AS TIMESTAMP)) IS NULL")

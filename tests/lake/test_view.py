@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,7 +14,9 @@ import pytest
 from raycluster.errors import Forbidden, InvalidUse, LakeError, NotFound
 from raycluster.lake import query
 from raycluster.lake.access import Access
+from raycluster.lake.expression import condition
 from raycluster.lake.query import Page, Question, search
+from raycluster.lake.table import Table
 
 PICTURES = Access(filters=("modality = 'image'",))
 NOTHING = Access(filters=("false",))
@@ -203,6 +207,10 @@ BROKEN = {
     "two conditions": Access(filters=("modality = 'image'; true",)),
     "a bracket too many": Access(filters=("false) OR (true",)),
     "a comment": Access(filters=("false -- never",)),
+    "a placeholder": Access(filters=("modality = $1",)),
+    "mask: a placeholder": Access(masks={"text": "$1"}),
+    "mask: a query": Access(masks={"text": "SELECT 1"}),
+    "mask: more statements": Access(masks={"text": "text); COPY (SELECT 1) TO '/nowhere/x.csv'; SELECT (1"}),
     "nothing": Access(filters=("",)),
     "no condition": Access(filters=("modality",)),
     "fails on some rows": Access(filters=("1 / position = 1",)),
@@ -244,3 +252,77 @@ def test_a_wrong_filter_of_the_reader_s_is_the_reader_s(measured: Any) -> None:
         query.rows(measured, Page(filter="position = 'a'"), access=PICTURES)
     assert caught.value.where == "filter"
     assert "modality" not in caught.value.message
+
+
+SECRET = "the vault is open"
+_IF = f"TRY_CAST(text = '{SECRET}' AS BIGINT)"  # 1 on the hidden row
+# Each is about all rows, and fails on the hidden one where nothing keeps it from being looked at.
+TELLTALE = {
+    "cast of a column": "text = number",
+    "cast within a function": "nullif(text, '1') = number",
+    "cast in a list": "number IN (text)",
+    "cast of a part": "part.word = 5",
+    "text as a day": "text <> DATE '2020-01-01'",
+    "text as a moment": "text > TIMESTAMP '2020-01-01 00:00:00'",
+    "division": f"(-9223372036854775807 - {_IF}) / -1 <> 5",
+    "time": f"(TRY_CAST(-9223372036854775807 * {_IF} AS TIMESTAMP) - TIMESTAMP '2200-01-01 00:00:00') IS NOT NULL",
+    "days": f"(TRY_CAST(TRY_CAST(2147483647 * {_IF} AS INT) AS DATE) <> at)",
+    "pattern": f"'x' LIKE left('{'_' * 90_000}', 90000 * {_IF})",
+}
+
+
+def hiding(folder: Path, hidden: str) -> Table:
+    rows = 20
+    words = ["1", hidden, *["1"] * (rows - 2)]
+    columns = {
+        "id": [str(row) for row in range(rows)],
+        "modality": ["image", "text", *["image"] * (rows - 2)],
+        "text": words,
+        "part": [{"word": word} for word in words],
+        "number": pa.array([1] * rows, pa.int32()),
+        "at": pa.array([0] * rows, pa.timestamp("us")),
+    }
+    lance.write_dataset(pa.table(columns), folder)
+    return Table("d", str(folder))
+
+
+def outcome(table: Table, asked: str, access: Access) -> Any:
+    try:
+        version = table.version()
+        answers = [query.count(table, asked, version=version, access=access)]
+        answers += [query.facets(table, ["modality"], filter=asked, version=version, access=access).rows]
+        return [*answers, query.rows(table, Page(filter=asked, version=version), access=access).num_rows]
+    except InvalidUse as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("telltale", TELLTALE)
+def test_no_error_tells_of_a_hidden_row(tmp_path: Path, telltale: str) -> None:
+    asked = TELLTALE[telltale]
+    secret, other = hiding(tmp_path / "secret", SECRET), hiding(tmp_path / "other", "1")
+    for filters in (
+        ("modality = 'image'",),
+        ("modality = 'image'", "number = 1"),
+        ("modality = 'image' OR text IS NULL",),
+    ):
+        access = Access(filters=filters)
+        assert outcome(secret, asked, access) == outcome(other, asked, access)
+        assert SECRET not in str(outcome(secret, asked, access))
+    assert not condition(asked, secret.schema()).is_sure
+    with pytest.raises((ValueError, OSError)):  # what it would come to
+        secret.open().count_rows(f"(modality = 'image') AND {condition(asked, secret.schema()).sql}")
+
+
+def test_nor_does_a_policy_s_null(tmp_path: Path) -> None:
+    table = hiding(tmp_path / "d", SECRET)
+    access = Access(filters=("nullif(modality, 'text') = 'image'",))
+    assert outcome(table, "text = number", access) == [19, 19, 19]
+    assert outcome(table, "coalesce(text, '') = '1' OR true", access) == [19, 19, 19]
+    assert outcome(table, f"lower(text) = '{SECRET}'", access) == [0, 0, 0]
+
+
+def test_an_error_on_a_visible_row_quotes_neither_policy_nor_values(tmp_path: Path) -> None:
+    told = outcome(hiding(tmp_path / "d", SECRET), "text = number", Access(filters=("number < 2",)))
+    assert "it fails on a row" in told
+    assert "number < 2" not in told
+    assert SECRET not in told
