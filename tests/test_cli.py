@@ -134,7 +134,7 @@ def test_every_verb_has_help(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["serch", "d"], "Did you mean 'search'?"),
+        (["quarantin", "d"], "Did you mean 'quarantine'?"),
         (["runs", "--bogus"], "--bogus"),
         (["run"], "FILE"),
         (["search", "d", "x", "-k", "0"], "0 is not in the range"),

@@ -36,7 +36,7 @@ _REFINE = 5  # quantised distances order 5 k candidates, exact ones the k: recal
 # Partitions looked into at least; more where a filter leaves fewer than k rows in these.
 _PROBES = 32
 _PIECES = 4  # asked for at first for each object, where objects are wanted
-_MOST_ASKED = 4 * MOST_HITS  # rows; of more with the same score, some are left out
+_MOST_TIED = 1000  # rows read to find the last of equal score; 3 ms. Of more, pages may repeat some
 _OBJECT = "object_id"
 _WHY = "_why"
 
@@ -135,7 +135,7 @@ def _ordered(ask: Callable[[int, str | None], list[Hit]], size: int, own: str | 
     while True:
         asked += 1
         hits = sorted(ask(asked, own), key=lambda hit: (-hit["score"], hit[ROW]))
-        if len(hits) < asked or hits[-1]["score"] < hits[size - 1]["score"] or asked > _MOST_ASKED:
+        if len(hits) < asked or hits[-1]["score"] < hits[size - 1]["score"] or asked > size + _MOST_TIED:
             return hits[:size]
         asked *= 2
 

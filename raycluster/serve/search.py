@@ -10,7 +10,7 @@ import binascii
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
@@ -125,7 +125,46 @@ class AskedSeveral(Asked):
     datasets: Annotated[list[Annotated[Text, Field(max_length=63)]], Field(min_length=1, max_length=16)]
 
 
-@router.post("/v1/datasets/{name}/search")
+class Of(BaseModel):
+    """Which version of a dataset was asked."""
+
+    dataset: str
+    version: int
+
+
+class Hits(BaseModel):
+    """Hits, best first; each has the columns of its row that were asked for."""
+
+    took_ms: float
+    hits: list[dict[str, Any]]
+    next: int | None
+
+
+class Found(Hits, Of):
+    """What was found in one dataset."""
+
+
+class FoundInSeveral(Hits):
+    """What was found in several; each hit says its `dataset`."""
+
+    datasets: list[Of]
+
+
+class Value(BaseModel):
+    """One value of a column, and how many rows have it."""
+
+    value: Any
+    rows: int
+
+
+class Counted(Of):
+    """How many rows there are, and the most frequent values of each column."""
+
+    rows: int
+    facets: dict[str, list[Value]]
+
+
+@router.post("/v1/datasets/{name}/search", response_model=Found)
 async def search(visit: Visitor, name: Name, asked: AskedOne) -> JSONResponse:
     """Search a dataset, across modalities.
 
@@ -144,7 +183,7 @@ async def search(visit: Visitor, name: Name, asked: AskedOne) -> JSONResponse:
     return await run_in_threadpool(work)
 
 
-@router.post("/v1/search")
+@router.post("/v1/search", response_model=FoundInSeveral)
 async def search_several(visit: Visitor, asked: AskedSeveral) -> JSONResponse:
     """Search several datasets at once; each hit says its `dataset`.
 
@@ -164,7 +203,7 @@ async def search_several(visit: Visitor, asked: AskedSeveral) -> JSONResponse:
     return await run_in_threadpool(work)
 
 
-@router.get("/v1/datasets/{name}/facets")
+@router.get("/v1/datasets/{name}/facets", response_model=Counted)
 def facets(
     visit: Visitor,
     name: Name,

@@ -17,6 +17,8 @@ from raycluster.lake.sql import any_of, enclosed, quoted
         ("a = 1; b = 2", "';' at character 6 does not belong there"),
         ("a = 1 -- b", "'--' at character 7"),
         ("a = 1 /* b */", "'/*' at character 7"),
+        ("a = $1", "'$' at character 5"),
+        ("a = ?", "'?' at character 5"),
         ("a = 1) OR (b = 2", "the bracket at character 6 closes nothing"),
         ("(a = 1", "a bracket is not closed"),
         ("a = 'x", "a ' is not closed"),

@@ -209,7 +209,6 @@ BROKEN = {
     "a comment": Access(filters=("false -- never",)),
     "a placeholder": Access(filters=("modality = $1",)),
     "mask: a placeholder": Access(masks={"text": "$1"}),
-    "mask: a query": Access(masks={"text": "SELECT 1"}),
     "mask: more statements": Access(masks={"text": "text); COPY (SELECT 1) TO '/nowhere/x.csv'; SELECT (1"}),
     "nothing": Access(filters=("",)),
     "no condition": Access(filters=("modality",)),
