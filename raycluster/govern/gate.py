@@ -107,7 +107,7 @@ class Gate:
         asked = [{"name": column, "type": kind} for column, kind in known.items()]
         decision = self._decide(principal, {"method": "GET", "path": ["data", name], "columns": asked})
         # A policy may speak of columns that only other datasets have.
-        masks = {column: mask for column, mask in decision.masks.items() if column in known}
+        masks = {name: mask for name, mask in decision.masks.items() if name in known or _leads(name, columns)}
         return Access(filters=decision.filters, masks=masks) if decision.filters or masks else EVERYTHING
 
     @property
@@ -205,6 +205,13 @@ def _engine(rules: Rules) -> Engine | None:
     if rules.policy:
         return Rego(rules.policy)
     return Opa(rules.opa) if rules.opa else None
+
+
+def _leads(name: str, fields: Any) -> bool:
+    """Tell whether a policy's name leads to a column, into a list too; upper and lower case are the same, as in SQL."""
+    first, _, rest = name.partition(".")
+    found = [field.type for field in fields if field.name.lower() == first.lower()]
+    return any(not rest or not pa.types.is_struct(kind) or _leads(rest, kind) for kind in found)
 
 
 def _columns(fields: Any, prefix: str = "") -> Iterator[tuple[str, pa.DataType]]:

@@ -96,9 +96,13 @@ class Batches:
         return uris
 
     def discard(self, dataset: str, uris: Iterable[str]) -> int:
-        """Delete those of these objects whose bytes landed here; return how many there were."""
+        """Delete those of these objects whose bytes landed here; return how many there were.
+
+        A dataset may have been made by a stranger, and its uris lead anywhere: up and out of here, too.
+        """
         own = f"{_uri(self._landed(dataset))}/"
-        return sum(store.remove(_place(uri)) for uri in uris if uri.startswith(own))
+        places = (_place(uri) for uri in uris if uri.startswith(own))
+        return sum(store.remove(place) for place in places if ".." not in place.split("/"))
 
     def sweep(self, dataset: str) -> int:
         """Delete bytes that landed and are of no batch, whose post died over it; return how many objects."""

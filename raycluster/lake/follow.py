@@ -59,9 +59,10 @@ class Follower:
         Raises:
             NotFound: there is no such dataset.
         """
-        self._asked[name] = time.monotonic()
         held = self._held.get(name)
-        return held if held is not None else self._look(name)
+        found = held if held is not None else self._look(name)
+        self._asked[name] = time.monotonic()  # only names of datasets: others are anybody's, and without end
+        return found
 
     def versions(self) -> dict[str, int]:
         """Return the version at hand of each dataset in use."""
@@ -69,8 +70,8 @@ class Follower:
 
     def catch_up(self, name: str) -> None:
         """Look at a dataset now: who has changed it here sees the change at once."""
-        self._asked[name] = time.monotonic()
         self._look(name)
+        self._asked[name] = time.monotonic()
 
     def _follow(self) -> None:
         while not self._stop.wait(self.every):
@@ -96,6 +97,7 @@ class Follower:
                 return self.lake.existing(name)  # says so where there is none
             if held is not None and int(held.at_hand.version) == live:
                 return held
+            self._asked.setdefault(name, time.monotonic())
             self._held[name] = Followed(table.name, table.uri, _warmed(table.open(live, cached=True)))
             return self._held[name]
 

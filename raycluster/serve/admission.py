@@ -99,7 +99,8 @@ def _late(timeout: float) -> TimedOut:
 
 
 def _most(scope: Scope, settings: Settings) -> int:
-    return settings.most_upload if scope["path"].startswith(_UPLOADS) else settings.most_body
+    is_upload = scope["method"] == "POST" and scope["path"].startswith(_UPLOADS)
+    return settings.most_upload if is_upload else settings.most_body
 
 
 class _Body:

@@ -43,9 +43,7 @@ class Visit:
             columns = table.schema(version)
         except RayclusterError as error:
             self.context.gate.permit(self.principal, "GET", ("data", name))
-            if isinstance(error, NotFound):  # the nearest name may be one that this principal is not to know of
-                raise NotFound(error.message, fix="list what there is: GET /v1/datasets") from None
-            raise
+            raise _plain(error) from None
         return Seen(table, self.context.gate.access(self.principal, name, columns))
 
     def add(self, name: str) -> Table:
@@ -56,7 +54,10 @@ class Visit:
             NotFound: no such dataset.
         """
         self.context.gate.permit(self.principal, "POST", ("data", name))
-        return self.context.follower.table(name)
+        try:
+            return self.context.follower.table(name)
+        except RayclusterError as error:
+            raise _plain(error) from None
 
     def may_read(self, name: str) -> bool:
         """Tell whether a dataset may be shown in a list."""
@@ -65,6 +66,11 @@ class Visit:
         except Forbidden:
             return False
         return True
+
+
+def _plain(error: RayclusterError) -> RayclusterError:
+    """Return an error without the nearest name, which may be one that a principal is not to know of."""
+    return NotFound(error.message, fix="list what there is: GET /v1/datasets") if isinstance(error, NotFound) else error
 
 
 def _visit(request: Request, authorization: Annotated[str | None, Header(include_in_schema=False)] = None) -> Visit:

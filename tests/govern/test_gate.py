@@ -105,6 +105,18 @@ def test_what_is_seen_depends_on_who_sees(open_gate, policy):
         assert gate.access(ENGINEER, "photos", pa.schema([("id", pa.string())])) is EVERYTHING
 
 
+def test_a_mask_holds_whatever_the_case_of_its_name_and_inside_a_list(open_gate, policy):
+    named = ("TEXT", "Features.Place.CITY", "parts.words", "features.nosuch", "nosuch.text")
+    policy.write_text(
+        "package data.access.policy\nallow := true\ncolumnMasks := {"
+        + ", ".join(f'"{name}": {{"expression": "NULL"}}' for name in named)
+        + "}\n"
+    )
+    columns = COLUMNS.append(pa.field("parts", pa.list_(pa.struct([("words", pa.string())]))))
+    found = open_gate(policy=str(policy)).access(SCIENTIST, "photos", columns)
+    assert set(found.masks) == {"TEXT", "Features.Place.CITY", "parts.words"}
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -55,6 +55,17 @@ def test_discarded_bytes_are_gone_and_no_others(place: Lake, tmp_path: Path) -> 
     assert [version == "absent" for version in versions] == [False, True, False]
 
 
+@pytest.mark.parametrize("up", ["../../..", "%2e%2e/%2E%2E/..", "0/../../../.."])
+def test_a_stranger_s_uri_leads_nowhere_else(lake: Lake, up: str) -> None:
+    (uri,) = lake.batches().land("d", files("a.txt"))
+    outside = Path(lake.uri).parent / "outside.txt"
+    outside.write_text("words")
+    landed = f"{Path(lake.uri).as_uri()}/_landed/d"
+    assert lake.batches().discard("d", [f"{landed}/{up}/outside.txt"]) == 0
+    assert outside.exists()
+    assert lake.batches().discard("d", [uri]) == 1
+
+
 def test_a_file_that_breaks_off_leaves_none_of_its_batch(lake: Lake) -> None:
     class Broken(io.BytesIO):
         def read(self, *_: Any) -> bytes:

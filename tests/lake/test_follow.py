@@ -79,6 +79,7 @@ def test_indexes_are_warm_before_the_swap(writer: Any, lake: Lake) -> None:
     cold = reads(writer.table.open("live", cached=True))
     assert warm < cold / 2
 
+
 def test_nothing_is_followed_before_a_run_has_finished(writer: Any, lake: Lake) -> None:
     follower = Follower(lake)
     with pytest.raises(NotFound, match="unknown dataset"):
@@ -141,3 +142,12 @@ def test_many_at_once_open_it_once(writer: Any, lake: Lake, monkeypatch: pytest.
     for thread in threads:
         thread.join()
     assert len(opened) == 1
+
+
+def test_names_that_are_no_dataset_s_are_not_kept(anywhere: Any, follower: Follower) -> None:
+    anywhere.table.set_live(anywhere.put(["a"]).version)
+    follower.table("d")
+    for number in range(5):
+        with pytest.raises(NotFound):
+            follower.table(f"made-up-{number}")
+    assert set(follower._asked) == {"d"}

@@ -184,10 +184,12 @@ def test_who_stops_reading_gives_up_their_room(running: Running) -> None:
     assert status == 404
 
 
-@pytest.mark.parametrize(("path", "most"), [("/json", 1000), ("/v1/data/d", 5000)])
-def test_what_says_that_it_is_too_large_is_not_read(running: Running, path: str, most: int) -> None:
+@pytest.mark.parametrize(
+    ("target", "most"), [("POST /json", 1000), ("POST /v1/data/d", 5000), ("DELETE /v1/data/d", 1000)]
+)
+def test_what_says_that_it_is_too_large_is_not_read(running: Running, target: str, most: int) -> None:
     with socket.create_connection(("127.0.0.1", running.port)) as client:
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {most + 1}\r\n\r\n"
+        head = f"{target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {most + 1}\r\n\r\n"
         client.sendall(head.encode())
         answer = b"".join(iter(lambda: client.recv(10_000), b""))  # though nothing of the body was sent
     assert b" 413 " in answer.splitlines()[0]
