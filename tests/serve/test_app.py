@@ -152,10 +152,9 @@ def test_a_flood_is_turned_away_politely(texts: Texts) -> None:
     with served(texts.lake.uri, at_once=2, waiting=2) as server:
         assert server.post(SEARCH, question()).status_code == 200
         with Load(server.url, SEARCH, question(), clients=24) as load:
-            assert soon(lambda: sum(one.status == 429 for one in load.asked) > 20)
+            assert soon(lambda: all(sum(one.status == status for one in load.asked) > 10 for status in (200, 429)))
             assert server.get("/healthz").status_code == 200
         assert {one.status for one in load.asked} == {200, 429}
-        assert sum(one.status == 200 for one in load.asked) > 20
         refused = next(iter(_refusals(server)))
         assert int(refused.headers["Retry-After"]) >= 1
         assert refused.json()["error"]["code"] == "busy"
