@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from raycluster.encode._minilm import Minilm
 from raycluster.lake.rank import _PROBES, _REFINE
 
-COLUMNS = ("id", "uri", "text")
+COLUMNS = ("id", "uri", "text", "_distance")
 
 
 class Asked(BaseModel):
