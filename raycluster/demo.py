@@ -67,6 +67,7 @@ def demo(lake: Lake, folder: Path) -> int:
     say("  cp PHOTO corpus/photos/ && the same               only what is new is worked on")
     say("  raycluster search sample 'a red car' --json       scores, places and features")
     say("  raycluster datasets sample                        columns, indexes, versions")
+    say("  raycluster serve                                  the same over HTTP, and a console to look at it")
     say("  workloads/                                        four more, with a page each")
     return 0
 
