@@ -98,7 +98,13 @@ def test_no_file_of_ours_puts_text_into_markup_or_names_another_server():
         text = file.read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|dangerously|\beval\(", text), file
         assert not re.search(r"https?://", text), file
-        assert len(text.splitlines()) <= 400
+
+
+def test_its_files_keep_to_the_house_s_sizes():
+    for file in [*FOLDER.glob("*.js"), *FOLDER.glob("*.css"), FOLDER / "index.html"]:
+        lines = file.read_text().splitlines()
+        assert len(lines) <= 400, file
+        assert max(map(len, lines)) <= 120, file
 
 
 def test_vendored_files_are_those_that_are_named_with_their_licences():

@@ -89,10 +89,10 @@ function useKeys(showKeys) {
 }
 
 function toSearchBox(frames = 60) {
-  const box = document.querySelector("#question");
-  if (box) return box.select();
   if (here().view !== "search") location.hash = link("search");
-  if (frames) requestAnimationFrame(() => toSearchBox(frames - 1)); // until its view is there
+  const box = document.querySelector("#question");
+  if (box) box.select();
+  else if (frames) requestAnimationFrame(() => toSearchBox(frames - 1)); // until its view is there
 }
 
 const Keys = ({ close }) => html`
@@ -158,7 +158,7 @@ function App() {
           <${Icon} name="circle-question-mark" /></button>
       </div>
     </header>
-    <main class="view-${name}" tabindex="-1"><h1 class="for-ears">${title}</h1><${View} key=${name} /></main>
+    <main id="main" class="view-${name}" tabindex="-1"><h1 class="for-ears">${title}</h1><${View} key=${name} /></main>
     ${dialog === "keys" && html`<${Keys} close=${close} />`}
     ${dialog === "sign-in" && html`<${SignIn} close=${close} />`}`;
 }

@@ -109,7 +109,7 @@ function Ranked({ bill, by, open }) {
       room: 1,
       cell: (line) => html`<${Bar} share=${line.nanousd / most} label=${percent(line.nanousd, bill.total.nanousd)} />`,
     },
-    { title: "", cell: (line) => percent(line.nanousd, bill.total.nanousd), right: true },
+    { title: "percent", isSaid: false, cell: (line) => percent(line.nanousd, bill.total.nanousd), right: true },
     {
       title: "shared part",
       cell: (line) => (line.shared_nanousd ? usd(line.shared_nanousd / 1e9) : NONE),

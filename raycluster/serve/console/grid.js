@@ -51,10 +51,7 @@ function Card({ hit, best, several, chosen, focused, open, focus }) {
   const { text } = hit;
   const page = text && html`<span class="page-of-text"><${Excerpt} hit=${hit} /></span>`;
   return html`<li id=${`hit-${keyOf(hit)}`} role="option" class="card" tabindex=${focused ? 0 : -1}
-    aria-selected=${chosen}
-      aria-label=${[name, hit.modality, place(hit), hit.score !== undefined
-        && `score ${hit.score.toFixed(3)}`].filter(Boolean).join(", ")}
-      onClick=${open} onFocus=${focus}>
+      aria-selected=${chosen} onClick=${open} onFocus=${focus}>
     ${
       hit.modality === "text" && text
         ? page
@@ -65,8 +62,7 @@ function Card({ hit, best, several, chosen, focused, open, focus }) {
       class="number">${place(hit)}</span>`}</span>
     <span class="caption"><span class="name" title=${hit.uri}>${name}</span>
       ${hit.score !== undefined && html`<span class="number soft">${hit.score.toFixed(3)}</span>`}</span>
-    ${hit.score !== undefined && html`<${Bar} share=${best > 0 ? hit.score / best : 0}
-      label=${`score ${hit.score.toFixed(3)}`} />`}
+    ${hit.score !== undefined && html`<${Bar} share=${best > 0 ? hit.score / best : 0} />`}
     ${
       hit.modality !== "text" &&
       (text || hit.label) &&

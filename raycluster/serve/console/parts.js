@@ -82,8 +82,8 @@ export function Answered({ of, rows, tall, children }) {
 }
 
 export const Bar = ({ share, tone = "accent", label }) => html`
-  <span class="bar" role="img" aria-label=${label}><span class="fill-${tone}"
-    style=${{ width: `${100 * Math.min(1, Math.max(0, share))}%` }}></span></span>`;
+  <span class="bar" role=${label && "img"} aria-label=${label} aria-hidden=${label ? undefined : "true"}>
+    <span class="fill-${tone}" style=${{ width: `${100 * Math.min(1, Math.max(0, share))}%` }}></span></span>`;
 
 export function Copy({ text, label }) {
   const [copied, setCopied] = useState(false);

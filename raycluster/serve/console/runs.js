@@ -64,7 +64,7 @@ function Stages({ stages }) {
       cell: (one) => html`<${Bar} share=${one.seconds / most} label=${seconds(one.seconds)} />`,
       look: "bar-cell",
     },
-    { title: "", cell: (one) => seconds(one.seconds), right: true },
+    { title: "seconds", isSaid: false, cell: (one) => seconds(one.seconds), right: true },
     { title: "rows", cell: (one) => count(one.rows), right: true },
     { title: "rows/s", cell: (one) => count(Number((one.rate ?? one.rows / one.seconds).toPrecision(3))), right: true },
   ]} /></section>`;
