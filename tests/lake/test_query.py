@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from raycluster.declare.workload import Index
-from raycluster.errors import InvalidUse, NotFound
+from raycluster.errors import InvalidUse, NotFound, TooLarge
 from raycluster.lake import index, query
 from raycluster.lake.query import ANSWER, Page, Question, search
 from raycluster.row import object_id, row_id
@@ -352,3 +353,35 @@ def test_random_conditions_against_brute_force(filled, truth):
         kept = [row for row in truth if FILTERS[one](row) and (FILTERS[two](row) or FILTERS[three](row))]
         question = Question(vector=unit(seed), filter=f"({one}) AND (({two}) OR ({three}))")
         assert close(scores(search(filled, question)), nearest(kept, unit(seed), lambda row: True, 10))
+
+
+@pytest.mark.parametrize("condition", [None, *list(FILTERS)[:7], "false"])
+def test_facets_are_what_counting_says(filled, truth, condition):
+    keep = FILTERS.get(condition, lambda row: condition is None)
+    kept = [row for row in truth if keep(row)]
+    found = query.facets(filled, ["modality", "start_seconds", "provenance.run_id"], filter=condition)
+    assert found.rows == query.count(filled, condition) == len(kept)
+    wanted = Counter(row["modality"] for row in kept)
+    assert {one["value"]: one["rows"] for one in found.facets["modality"]} == wanted
+    assert [one["rows"] for one in found.facets["modality"]] == sorted(wanted.values(), reverse=True)
+    assert len(found.facets["start_seconds"]) == min(50, len({row["start_seconds"] for row in kept}))
+    assert found.facets["provenance.run_id"] == ([{"value": "r", "rows": len(kept)}] if kept else [])
+
+
+def test_a_column_of_too_many_values_is_no_facet(filled, monkeypatch):
+    monkeypatch.setattr(query, "_MOST_VALUES", 1000)
+    with pytest.raises(InvalidUse, match="'id' has more than 1000 different values") as caught:
+        query.facets(filled, ["id"])
+    assert caught.value.where == "columns"
+    assert len(query.facets(filled, ["id"], filter="position = 1").facets["id"]) == 50
+    for column in ("thumbnail", "vector", "features", "sha"):
+        with pytest.raises(InvalidUse) as caught:
+            query.facets(filled, [column])
+        assert caught.value.where == "columns"
+
+
+def test_pages_stay_within_bounds(filled):
+    with pytest.raises(TooLarge) as caught:
+        search(filled, Question(vector=unit(1), k=10, offset=query.MOST_HITS))
+    assert caught.value.where == "offset"
+    assert search(filled, Question(vector=unit(1), k=10, offset=query.MOST_HITS - 10)).hits == []
