@@ -47,7 +47,7 @@ class Register:
         with store.explained(self.uri, "write to"):
             store.create(self.uri, self.schema)
             done = store.open_dataset(self.uri).merge_insert(self.key).when_not_matched_insert_all().execute(rows)
-        return int(done["num_inserted_rows"]) == rows.num_rows
+        return bool(done["num_inserted_rows"] == rows.num_rows)
 
     def remove(self, keys: Sequence[str], *, column: str | None = None, where: str = "true") -> int:
         """Delete the rows with these keys (or values of another column) for which `where` (SQL) holds; count them."""

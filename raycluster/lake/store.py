@@ -6,6 +6,7 @@ Credentials and endpoints come from the environment, as Lance's object_store rea
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ _PREFIX = re.compile(r"^(?:(?:Invalid user input|External error|LanceError\(\w+\
 _FIX_LOCAL = "check the path and its permissions; name the lake with --lake or RAYCLUSTER_LAKE"
 _FIX_FULL = "free space there, and run it again: what was committed is kept, and readers see what they saw before"
 _COPIED_BYTES = 1 << 20
+_PATIENCE_SECONDS = 60.0  # for a store to take 10 MB; Arrow's own 3 are few for a busy one
 _TAG_ROOM = 1 << 20  # bytes; a tag takes a block, and others write too
 _FIX_REMOTE = "check the bucket, the credentials (AWS_*, GOOGLE_*, AZURE_*) and, off AWS, AWS_ENDPOINT_URL"
 
@@ -167,6 +169,14 @@ def put(uri: str, content: IO[bytes]) -> None:
         place, path = _arrow(uri)
         if "://" not in uri:
             place.create_dir(str(Path(path).parent), recursive=True)
+        elif isinstance(place, pafs.S3FileSystem):  # sent as it comes: else 550 of 600 MB waited in memory
+            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+            place = pafs.S3FileSystem(
+                endpoint_override=endpoint,
+                region=place.region,
+                background_writes=False,
+                request_timeout=_PATIENCE_SECONDS,
+            )
         with place.open_output_stream(path) as file:
             shutil.copyfileobj(content, file, _COPIED_BYTES)
 

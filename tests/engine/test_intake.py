@@ -186,6 +186,7 @@ def test_what_lands_during_a_run_goes_into_one_run_after_it(own: Intake, lake: L
     assert [uris for _, uris in seen("ended")] == [["s3://b/wait"], [f"s3://b/b{number}" for number in range(4)]]
 
 
+@pytest.mark.slow
 def test_a_batch_that_kills_its_run_is_given_up_after_three_and_takes_no_other_with_it(
     own: Intake, lake: Lake, seen: Any
 ) -> None:
@@ -223,6 +224,7 @@ def test_a_declaration_that_was_rolled_back_is_missed_by_name(own: Intake, lake:
     assert seen("began") == []
 
 
+@pytest.mark.slow
 def test_what_may_pass_is_tried_three_times(own: Intake, lake: Lake, seen: Any) -> None:
     own.submit("d", land(lake, "fails"))
     soon(lambda: state(lake, "fails") == "failed")
