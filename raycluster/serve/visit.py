@@ -14,6 +14,7 @@ from raycluster.errors import Forbidden, NotFound, RayclusterError
 from raycluster.govern.principal import Principal
 from raycluster.lake.table import LIVE, Table
 from raycluster.serve.context import Context, Seen
+from raycluster.serve.known import PRINCIPAL
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def _plain(error: RayclusterError) -> RayclusterError:
 
 def _visit(request: Request, authorization: Annotated[str | None, Header(include_in_schema=False)] = None) -> Visit:
     context: Context = request.app.state.context
-    return Visit(context, context.gate.identify(authorization))
+    known: Principal | None = request.scope.get(PRINCIPAL)
+    return Visit(context, known or context.gate.identify(authorization))
 
 
 Visitor = Annotated[Visit, Depends(_visit)]

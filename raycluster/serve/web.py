@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
 
 from raycluster import __version__
 from raycluster.serve.admission import Admission
-from raycluster.serve.answer import add_handlers
+from raycluster.serve.answer import REFUSALS, add_handlers
 from raycluster.serve.context import Context
 from raycluster.serve.here import OnlyHere
+from raycluster.serve.known import Known
 from raycluster.serve.measure import Measured
 from raycluster.serve.trace import Traced
 
@@ -30,6 +33,7 @@ GROUPS = (
     "metrics",
     "console",
 )
+_PUBLIC = ("health", "console")  # they hold no data
 
 
 def application(context: Context) -> FastAPI:
@@ -42,9 +46,14 @@ def application(context: Context) -> FastAPI:
 
     web = FastAPI(title="raycluster", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     web.state.context = context
+    # For the API's document only: whose credentials they are is found out by `Known` and `Visit`.
+    bearer = [Depends(HTTPBearer(auto_error=False))] if context.settings.rules.authenticates else []
     for name in GROUPS:
-        web.include_router(import_module(f"raycluster.serve.{name}").router)
+        told: dict[str, Any] = {} if name in _PUBLIC else {"responses": REFUSALS, "dependencies": bearer}
+        web.include_router(import_module(f"raycluster.serve.{name}").router, **told)
     add_handlers(web)
+    if context.settings.rules.authenticates:
+        web.add_middleware(Known, context=context)
     web.add_middleware(Admission, settings=context.settings)
     if not context.settings.rules.authenticates:
         web.add_middleware(OnlyHere)
