@@ -51,14 +51,15 @@ class Encoders:
         """Return a question as what can be searched for."""
         with trace.resume(carried, "embed", dataset=name):
             if question.text is not None:
-                found = await self._texts((name, version, question.text))
+                own: Any = self  # Ray's types of `batch` know functions only, no methods
+                found: Embedded | RayclusterError = await own._texts((name, version, question.text))
                 if isinstance(found, RayclusterError):
                     raise found
                 return found
             return await asyncio.to_thread(embed, self.follower.table(name), question)
 
-    @serve.batch(max_batch_size=_MOST_TOGETHER, batch_wait_timeout_s=0.0)
-    async def _texts(self, asked: list[tuple[str, int | str, str]]) -> Sequence[Embedded | RayclusterError]:
+    @serve.batch(max_batch_size=_MOST_TOGETHER, batch_wait_timeout_s=0.0)  # type: ignore[arg-type]
+    async def _texts(self, asked: list[tuple[str, int | str, str]]) -> Sequence[Embedded | RayclusterError]:  # type: ignore[misc]
         return await asyncio.to_thread(self._together, asked)
 
     def _together(self, asked: list[tuple[str, int | str, str]]) -> Sequence[Embedded | RayclusterError]:
