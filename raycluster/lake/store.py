@@ -100,7 +100,7 @@ def open_dataset(uri: str, version: int | str | None = None, *, cached: bool = F
         return lance.dataset(uri, version=version, session=session() if cached else None)
     except (OSError, ValueError, RuntimeError) as error:
         text = plain(error)
-        if version is not None and re.search("not found|does not exist", text, re.I) and exists(uri):
+        if version is not None and re.search("not found|does not exist|ref is invalid", text, re.I) and exists(uri):
             raise NotFound(f"{uri} has no version {version!r}", fix="list them: raycluster datasets NAME") from error
         if "was not found" in text:
             raise NotFound(f"there is no dataset at {uri}", fix="list them: raycluster datasets") from error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from raycluster.errors import InvalidUse, RayclusterError
@@ -15,6 +17,37 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1  # a queue of requests of some milliseconds each is gone by then
 _FIX = "see /openapi.json for what there is"
+
+
+class Wrong(BaseModel):
+    """What is wrong, with which value, and what to do next."""
+
+    code: str
+    message: str
+    fix: str
+    field: str | None = None
+
+
+class Error(BaseModel):
+    """The answer to whatever goes wrong."""
+
+    error: Wrong
+
+
+_MEANINGS: dict[int | str, str] = {
+    400: "something is wrong with the request; `field` says where",
+    401: "credentials are missing, or do not hold",
+    403: "the policy does not allow it",
+    404: "there is no such thing, or none that you may see",
+    413: "there is too much of something",
+    429: "too many requests are waiting; `Retry-After` says when to come back",
+    503: "something that is needed does not answer, or takes too long; `Retry-After` says when to come back",
+    "4XX": "something else is wrong with the request",
+}
+# For the API's document: how every endpoint that holds data may refuse.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error, "description": meaning} for status, meaning in _MEANINGS.items()
+}
 
 
 def told(error: RayclusterError) -> JSONResponse:

@@ -29,6 +29,14 @@ _TYPE = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}", re.A)
 # What browsers run, or read instructions from, wherever it comes from.
 _ACTIVE = re.compile(r"html|xml|svg|script|ecma|flash|java|wasm|multipart|message")
 _SHOWN = ("image/", "audio/", "video/", "text/plain")
+# For the API's document: what may be answered beside refusals.
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"*/*": {}}},
+    206: {"description": "the range that was asked for", "content": {"*/*": {}}},
+    304: {"description": "as it was"},
+    307: {"description": "where the bytes are"},
+    416: {"description": "the range begins behind the end"},
+}
 _NAME = 120  # characters of a file's name; the end is kept, since that is what programs go by
 
 

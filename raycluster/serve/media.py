@@ -21,7 +21,7 @@ from raycluster.lake.table import LIVE
 from raycluster.read._original import original
 from raycluster.read._sign import sign
 from raycluster.serve import ticket as tickets
-from raycluster.serve.body import body, named
+from raycluster.serve.body import ANSWERS, body, named
 from raycluster.serve.context import Context, Seen
 from raycluster.serve.reply import PRIVATE, reply
 from raycluster.serve.rows import Asked
@@ -68,7 +68,7 @@ def _grant(asked: Asked) -> tickets.Grant:
 
 
 @router.head("/v1/datasets/{name}/rows/{id}/media", include_in_schema=False)
-@router.get("/v1/datasets/{name}/rows/{id}/media", response_class=Response)
+@router.get("/v1/datasets/{name}/rows/{id}/media", response_class=Response, responses=ANSWERS)
 def media(
     request: Request,
     asked: Annotated[Asked, Depends()],

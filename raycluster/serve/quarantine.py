@@ -14,7 +14,7 @@ from raycluster.errors import QUARANTINE_CODES, Forbidden, InvalidUse, NotFound
 from raycluster.lake.quarantine import Quarantine, place_of
 from raycluster.lake.sql import quoted
 from raycluster.read._original import original
-from raycluster.serve.body import body, named
+from raycluster.serve.body import ANSWERS, body, named
 from raycluster.serve.rows import RowId
 from raycluster.serve.visit import Visit, Visitor
 
@@ -44,7 +44,7 @@ def list_quarantine(visit: Visitor, name: str, asked: Annotated[Asked, Query()])
     return {"dataset": name, "counts": quarantine.counts(), "rows": rows, "next": follows}
 
 
-@router.get("/{name}/{id}/media", response_class=Response)
+@router.get("/{name}/{id}/media", response_class=Response, responses=ANSWERS)
 def show_bytes(request: Request, visit: Visitor, name: str, row: RowId) -> Response:
     """Return the bytes of an object that could not be used, as bytes: what they are, nobody could tell."""
     found = _quarantine(visit, name).rows(where=f"id = {quoted(row)}", limit=1)

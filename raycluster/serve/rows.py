@@ -80,7 +80,11 @@ def row(visit: Visitor, asked: Annotated[Asked, Depends()], columns: Columns = N
     return reply({"dataset": asked.name, "version": number, "row": found})
 
 
-@router.get("/v1/datasets/{name}/rows/{id}/thumbnail", response_class=Response)
+@router.get(
+    "/v1/datasets/{name}/rows/{id}/thumbnail",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}, 304: {"description": "as it was"}},
+)
 def thumbnail(
     visit: Visitor, asked: Annotated[Asked, Depends()], if_none_match: Annotated[str, Header()] = ""
 ) -> Response:
@@ -97,7 +101,9 @@ def thumbnail(
     return Response(picture, media_type=_kind(picture), headers=headers)
 
 
-@router.get("/v1/data/{name}", response_class=Response, responses={200: {"content": {ARROW: {}}}})
+@router.get(
+    "/v1/data/{name}", response_class=Response, responses={200: {"content": {"application/json": {}, ARROW: {}}}}
+)
 def rows(
     visit: Visitor, name: Name, paging: Annotated[Paging, Depends()], accept: Annotated[str, Header()] = ""
 ) -> Response:

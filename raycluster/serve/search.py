@@ -38,6 +38,11 @@ _MOST_FACETS = 20
 _TAG = r"^(\d{1,18}|[A-Za-z][\w.-]{0,63})$"
 _SEVERAL = "*"  # the dataset in the metrics of a question to several
 _BASE64 = {"contentEncoding": "base64"}
+_EXAMPLES: list[Any] = [
+    {"text": "a red boat", "k": 20, "filter": "modality = 'image' AND features.width > 800"},
+    {"text": "harbour", "mode": "hybrid", "weights": {"text": 2.0}, "columns": ["media_type"], "explain": True},
+    {"id": "7b0297e5fb9338bdf1a2827676515789d997b078aa15cf3d0677eeebb147f1f6", "group": "object", "version": "live"},
+]
 
 
 def _whole(text: str) -> str:
@@ -113,6 +118,8 @@ class Asked(BaseModel):
 class AskedOne(Asked):
     """A question to one dataset."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
+
     version: Annotated[
         Annotated[int, Field(ge=0, lt=10**18)] | Annotated[str, Field(pattern=_TAG)],
         Field(description="a version's number or tag"),
@@ -121,6 +128,8 @@ class AskedOne(Asked):
 
 class AskedSeveral(Asked):
     """A question to several datasets, each as it is live."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "a red boat", "datasets": ["photos", "films"]}]})
 
     datasets: Annotated[list[Annotated[Text, Field(max_length=63)]], Field(min_length=1, max_length=16)]
 
