@@ -175,6 +175,15 @@ def test_a_picture_is_shown_whole_and_leads_to_more_like_it(page, ids):
     expect(page.get_by_role("complementary")).to_have_count(0)
 
 
+def test_a_row_that_is_not_there_is_said_so_and_closed(page):
+    page.goto("/#/search?open=nothing")
+    detail = page.get_by_role("complementary", name="Detail")
+    expect(detail.get_by_role("alert")).to_contain_text("nothing")
+    detail.get_by_role("button", name="Close").click()
+    expect(detail).to_have_count(0)
+    expect(hits(page)).to_have_count(15)
+
+
 def test_facets_count_and_filter(page):
     page.goto("/")
     image = page.get_by_role("checkbox", name="image 7")

@@ -1,6 +1,6 @@
 // Lines of a bill become stacked bars over time. The table below them says the same in words.
 import { html, useEffect, useRef, useState } from "./lib.js";
-import { Problem } from "./parts.js";
+import { hue, Problem } from "./parts.js";
 import { usd } from "./show.js";
 
 const HUES = 8; // told apart; what is smaller is put together
@@ -76,7 +76,7 @@ function settings({ labels, series }, by, open) {
       datasets: series.map(({ value, costs }, index) => ({
         label: value ?? `no ${by}`,
         data: costs,
-        backgroundColor: color(`hue-${value === OTHER ? 0 : index + 1}`),
+        backgroundColor: color(by === "modality" ? hue(value) : `hue-${value === OTHER ? 0 : index + 1}`),
         maxBarThickness: 56,
         borderRadius: 2,
         borderSkipped: false,

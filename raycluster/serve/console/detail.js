@@ -100,10 +100,8 @@ export function Detail({ dataset, id, hit, forget, back }) {
   };
   return html`<${Beside} label="Detail" close=${close} keys=${{ m: like }}>
     <${Answered} of=${found} rows=${8}>${(row) => html`
-      <header><div><h2 title=${row.uri}>${fileName(row.uri)}</h2><p>
-        <${Modality} of=${row.modality} /> <span class="soft">${row.media_type}</span></p></div>
-        <button class="button quiet" onClick=${close} aria-label="Close the detail" title="Close (Esc)">
-          <${Icon} name="x" /></button></header>
+      <header><h2 title=${row.uri}>${fileName(row.uri)}</h2><p>
+        <${Modality} of=${row.modality} /> <span class="soft">${row.media_type}</span></p></header>
       <${Media} dataset=${dataset} id=${id} row=${row} />
       <div class="actions"><button class="button" onClick=${like} title="More like this (m)">
         <${Icon} name="sparkles" />More like this</button></div>

@@ -131,7 +131,10 @@ export function Beside({ label, close, keys = {}, children }) {
   useLayoutEffect(() => {
     if (matchMedia("(max-width: 1099px)").matches) panel.current.focus();
   }, []);
-  return html`<aside class="detail" ref=${panel} tabindex="-1" aria-label=${label}>${children}</aside>`;
+  return html`<aside class="detail" ref=${panel} tabindex="-1" aria-label=${label}>
+    <button class="button quiet close" onClick=${close} aria-label="Close" title="Close (Esc)">
+      <${Icon} name="x" /></button>
+    ${children}</aside>`;
 }
 
 const waiting = [];

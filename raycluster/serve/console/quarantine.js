@@ -2,7 +2,7 @@
 import { api, useAnswer } from "./api.js";
 import { html, useEffect, useState } from "./lib.js";
 import { Preview } from "./preview.js";
-import { Answered, Beside, Choice, Copy, Empty, Icon, Modality } from "./parts.js";
+import { Answered, Beside, Choice, Copy, Empty, Modality } from "./parts.js";
 import { change, link, usePlace } from "./place.js";
 import { ago, count, fileName, plural, when } from "./show.js";
 import { Table } from "./table.js";
@@ -58,10 +58,8 @@ function Codes({ counts, chosen }) {
 function Bad({ dataset, row }) {
   const close = () => change({ bad: null });
   return html`<${Beside} label="Quarantined" close=${close}>
-    <header><div><h2 title=${row.uri}>${fileName(row.uri)}</h2><p>
-      <${Code} of=${row.code} /> <span class="soft">${MEANS[row.code]}</span></p></div>
-      <button class="button quiet" onClick=${close} aria-label="Close" title="Close (Esc)"><${Icon} name="x" />
-        </button></header>
+    <header><h2 title=${row.uri}>${fileName(row.uri)}</h2><p>
+      <${Code} of=${row.code} /> <span class="soft">${MEANS[row.code]}</span></p></header>
     <p class="said">${row.message}</p>
     <${Preview} dataset=${dataset} row=${row} />
     <section><h3>Object</h3><p class="uri mono">${row.uri}<${Copy} text=${row.uri} label="Copy the uri" /></p></section>

@@ -88,12 +88,10 @@ function Run({ id }) {
   const close = () => change({ run: null });
   return html`<${Beside} label="Run" close=${close}>
     <${Answered} of=${found}>${(run) => html`
-      <header><div><h2 class="mono">${run.run_id}<${Copy} text=${run.run_id} label="Copy the id" /></h2>
+      <header><h2 class="mono">${run.run_id}<${Copy} text=${run.run_id} label="Copy the id" /></h2>
         <p><${Status} of=${run.status} /> <span class="soft">${run.workload} → <a
           href=${link("datasets", { name: run.dataset })}>${run.dataset}</a>
-          ${run.version ? ` v${run.version}` : ""}</span></p></div>
-        <button class="button quiet" onClick=${close} aria-label="Close the run" title="Close (Esc)">
-          <${Icon} name="x" /></button></header>
+          ${run.version ? ` v${run.version}` : ""}</span></p></header>
       ${goesOn(run) && html`<${Progress} run=${run} />`}
       ${run.summary.message && html`<p
         class=${run.status === "failed" ? "said bad" : "said"}>${run.summary.message}</p>`}

@@ -98,6 +98,7 @@ export function Search() {
   const hits = found.answer?.hits ?? [];
   const of = state.of ?? names[0];
   const open = state.open && of ? { dataset: of, id: state.open } : null;
+  useEffect(() => () => file && URL.revokeObjectURL(file.url), [file]);
   useEffect(() => {
     if (file) change({ like: null, likes: null, open: null }, { replaces: true });
   }, [file]);
