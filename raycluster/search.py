@@ -32,7 +32,7 @@ from raycluster.row import MEDIA
 
 # The environment variable that lists the modules whose private stages may answer questions. A dataset names its
 # encoders itself; without this, reading somebody's dataset would run any stage that it names.
-TRUSTED = "RAYCLUSTER_PRIVATE_STAGES"
+TRUSTED = stage.TRUSTED
 _ASKED: tuple[Literal["text", "image", "audio", "id", "vector"], ...] = ("text", "image", "audio", "id", "vector")
 _LABELS = ("label", "label_score")  # what a classifier of pictures says, where a dataset has one
 # What may be in the file of a question; a film has a sound track.

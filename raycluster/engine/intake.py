@@ -31,7 +31,7 @@ from raycluster.errors import Busy, InvalidUse, NotFound, RayclusterError
 from raycluster.lake.batches import Batch
 from raycluster.lake.lake import Lake
 from raycluster.lake.runs import Run, Status, new_run_id
-from raycluster.stage import unknown
+from raycluster.stage import TRUSTED, is_trusted, unknown
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def declarer(lake: Lake, dataset: str, workload: str | None = None) -> str:
         InvalidUse: no workload has run into it, or several, and none is named.
         NotFound: no such workload.
     """
-    names = sorted(name for name, ran in lake.table(dataset).last_runs().items() if not _takes_posts(ran["yaml"]))
+    ran = lake.table(dataset).last_runs()
+    names = sorted(name for name, one in ran.items() if not _takes_posts(one["yaml"]))
     if workload is not None and workload not in names:
         raise unknown("workload", workload, names)
     if workload is None and len(names) != 1:
@@ -63,7 +64,22 @@ def declarer(lake: Lake, dataset: str, workload: str | None = None) -> str:
             where="workload",
             fix=fix,
         )
-    return workload or names[0]
+    found = workload or names[0]
+    _require_trust(yaml.safe_load(ran[found]["yaml"])["spec"])
+    return found
+
+
+def _require_trust(spec: dict[str, Any]) -> None:
+    """Refuse to run what somebody else's dataset names: importing a module is running it."""
+    used = (*(spec.get("encode") or ()), *((spec.get("check") or {}).get("rules") or ()))
+    named = (*spec["decode"], *(str(one.get("use")) for one in used))
+    if (wrong := next((name for name in named if not is_trusted(name)), None)) is not None:
+        module = wrong.partition(":")[0]
+        raise InvalidUse(
+            f"this dataset was made with the private stage {wrong!r}, whose code this server is not told to trust",
+            where="workload",
+            fix=f"whoever runs the server may set {TRUSTED}={module} (several: with commas)",
+        )
 
 
 def _takes_posts(declared: str) -> bool:
@@ -76,6 +92,7 @@ def declaration_for(lake: Lake, dataset: str, workload: str, run_id: str) -> str
     if workload not in ran:  # since the batch landed: a rollback
         raise unknown("workload", workload, list(ran))
     declared = yaml.safe_load(ran[workload]["yaml"])
+    _require_trust(declared["spec"])
     declared["metadata"]["name"] = name_for(workload)
     spec, options = declared["spec"], next(iter(declared["spec"]["source"].values()))
     kept = {key: options[key] for key in _KEPT_OPTIONS if key in options}

@@ -24,6 +24,7 @@ from raycluster.lake.batches import Batch
 from raycluster.lake.commit import Change, commit
 from raycluster.lake.deletion import Wanted, delete
 from raycluster.lake.lake import Lake
+from raycluster.stage import TRUSTED
 
 # Stands in for `raycluster run`: it does what the words of its uris say, as the one whose name they hold.
 STAND_IN = """
@@ -126,6 +127,11 @@ def soon(holds: Callable[[], Any], seconds: float = 30) -> Any:
         assert time.monotonic() < until, "it never came to that"
         time.sleep(0.05)
     return found
+
+
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRUSTED, "private_stages,filling_stages")
 
 
 @pytest.fixture
@@ -329,6 +335,18 @@ def test_who_declares_is_clear_or_asked(lake: Lake, tmp_path: Path) -> None:
     assert declarer(lake, "d", "my-uploads") == "my-uploads"
     with pytest.raises(NotFound, match="'w-uploads'"):
         declarer(lake, "d", "w-uploads")
+
+
+@pytest.mark.parametrize("trusted_now", ["", "private_stages_2", "private"])
+def test_a_private_stage_runs_on_no_dataset_s_word(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted_now: str
+) -> None:
+    declare(lake, workload(tmp_path))
+    monkeypatch.setenv(TRUSTED, trusted_now)
+    for ask in (lambda: declarer(lake, "d"), lambda: declaration_for(lake, "d", "w", "r1")):
+        with pytest.raises(InvalidUse, match="'private_stages:Marking', whose code this server") as caught:
+            ask()
+        assert f"{TRUSTED}=private_stages" in caught.value.fix
 
 
 def png(color: str) -> bytes:
