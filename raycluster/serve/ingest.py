@@ -19,7 +19,7 @@ from typing import IO, Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -31,6 +31,7 @@ from raycluster.lake.batches import Batch, new_id
 from raycluster.lake.deletion import Wanted, delete
 from raycluster.serve.datasets import Name
 from raycluster.serve.reply import PRIVATE, reply
+from raycluster.serve.sent import Sent
 from raycluster.serve.sources import admitted
 from raycluster.serve.visit import Visit, Visitor
 
@@ -75,27 +76,24 @@ _UPLOAD = {
 }
 
 
-class One(BaseModel):
+class One(Sent):
     """One object of a JSON body: where it lies, or a text."""
 
-    model_config = ConfigDict(extra="forbid")
     uri: str | None = None
     text: str | None = None
     name: str | None = None  # of a text
 
 
-class Several(BaseModel):
+class Several(Sent):
     """A JSON body."""
 
-    model_config = ConfigDict(extra="forbid")
     objects: Annotated[list[One], Field(min_length=1, max_length=MOST_OBJECTS)]
 
 
-class Doomed(BaseModel):
+class Doomed(Sent):
     """What is to be deleted: rows' or objects' ids, or every object with a row for which `filter` holds."""
 
-    model_config = ConfigDict(extra="forbid")
-    ids: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=_MOST_IDS)] = []
+    ids: list[Annotated[str, Field(min_length=1, max_length=128)]] = Field([], max_length=_MOST_IDS)
     filter: str | None = None
     why: Annotated[str, Field(max_length=1000)] = ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
-from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from raycluster.serve.measure import merge
@@ -12,7 +11,7 @@ from raycluster.serve.visit import Visitor
 router = APIRouter(tags=["metrics"])
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics(visit: Visitor) -> Response:
     """Return the metrics of all replicas, as Prometheus reads them."""
     visit.see("metrics")

@@ -28,6 +28,7 @@ from raycluster.serve.context import Seen
 from raycluster.serve.datasets import Name
 from raycluster.serve.reply import reply
 from raycluster.serve.rows import Columns, Version
+from raycluster.serve.sent import Sent
 from raycluster.serve.visit import Visit, Visitor
 
 router = APIRouter(tags=["search"])
@@ -54,19 +55,15 @@ def _whole(text: str) -> str:
 Text = Annotated[str, AfterValidator(_whole)]
 
 
-class Weights(BaseModel):
+class Weights(Sent):
     """How much each list counts where both are fused."""
-
-    model_config = ConfigDict(extra="forbid")
 
     vector: Annotated[FiniteFloat, Field(ge=0, le=1000)] = 1.0
     text: Annotated[FiniteFloat, Field(ge=0, le=1000)] = 1.0
 
 
-class Asked(BaseModel):
+class Asked(Sent):
     """A question by one of `text`, `image`, `audio`, `id` and `vector`; with mode `hybrid`, by `text` and another."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: Annotated[Text | None, Field(description="words, in any language that the encoder knows")] = None
     image: Annotated[Text | None, Field(description="a picture's file", json_schema_extra=_BASE64)] = None
@@ -79,9 +76,7 @@ class Asked(BaseModel):
     k: Annotated[int, Field(description="hits of a page", ge=1, le=1000)] = 10
     offset: Annotated[int, Field(description="`next` of the page before", ge=0, le=MOST_HITS)] = 0
     filter: Annotated[Text | None, Field(description="an SQL condition on the columns; exact")] = None
-    columns: Annotated[
-        list[Annotated[Text, Field(max_length=200)]], Field(description="more of each hit", max_length=100)
-    ] = []
+    columns: list[Annotated[Text, Field(max_length=200)]] = Field([], description="more of each hit", max_length=100)
     group: Annotated[Literal["object"] | None, Field(description="only the best piece of each object")] = None
     explain: Annotated[bool, Field(description="`why` each hit is one")] = False
     highlight: Annotated[bool, Field(description="`highlights`: where the words are in its text")] = False
