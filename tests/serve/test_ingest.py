@@ -60,7 +60,7 @@ def noted(lake: Lake) -> Noted:
 
 @pytest.fixture
 def context(lake: Lake, noted: Noted, folder: Path) -> Iterator[Context]:
-    settings = Settings(lake=lake.uri, sources=(str(folder), "s3://bucket/a"), most_upload=400_000, most_body=20_000)
+    settings = Settings(lake=lake.uri, sources=(str(folder), "s3://bucket/a"), most_upload=400_000, most_body=60_000)
     opened = Context.open(settings, intake=noted)
     yield opened
     opened.close()
@@ -136,7 +136,7 @@ def test_json_brings_texts_and_what_lies_below_a_source(client: TestClient, lake
         ({"objects": [{"text": "a"}, {"uri": "file:///etc/passwd"}]}, 403, "objects.1.uri"),
         ({"objects": [{"uri": "s3://bucket/a/../b"}]}, 400, "objects.0.uri"),
         ({"objects": [{"text": "a"}] * 1001}, 400, "objects"),
-        ({"objects": [{"text": "a" * 30_000}]}, 413, None),
+        ({"objects": [{"text": "a" * 70_000}]}, 413, None),
         ([], 400, None),
     ],
 )
@@ -258,7 +258,7 @@ def test_who_may_not_add_learns_nothing_and_sends_nothing(ask: Callable[..., Any
 
 def test_where_there_is_no_dataset_or_nobody_declares(client: TestClient, lake: Lake) -> None:
     files = uploads(("a.txt", b"a"))
-    assert "gallery" in error(client.post("/v1/data/galery", files=files), 404)["fix"]
+    assert "GET /v1/datasets" in error(client.post("/v1/data/galery", files=files), 404)["fix"]
     assert error(client.post("/v1/data/other", files=files), 400)["field"] == "workload"
     declare(lake, "v")
     assert "v, w" in error(client.post("/v1/data/gallery", files=files), 400)["message"]
