@@ -69,7 +69,7 @@ class Watched(Generic[T]):
                 self._value, self._digest = self._make(contents), found
                 log.warning("read anew: %s", ", ".join(contents))
             self.problem = None
-        except RayclusterError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must neither stop requests nor go unsaid
             self.problem = str(error)
             log.error("what was read before stays in force: %s", error)
 

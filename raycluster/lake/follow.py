@@ -64,6 +64,10 @@ class Follower:
         self._asked[name] = time.monotonic()  # only names of datasets: others are anybody's, and without end
         return found
 
+    def holds(self, name: str) -> bool:
+        """Tell whether a dataset's live version is at hand: then `table` touches no store."""
+        return name in self._held
+
     def versions(self) -> dict[str, int]:
         """Return the version at hand of each dataset in use."""
         return {name: int(one.at_hand.version) for name, one in list(self._held.items())}

@@ -15,6 +15,7 @@ import numpy as np
 from lance.query import MatchQuery
 from pydantic import Field
 
+from raycluster.errors import TooLarge
 from raycluster.lake.expression import Condition
 from raycluster.lake.sql import any_of
 from raycluster.lake.table import LIVE
@@ -37,6 +38,8 @@ _REFINE = 5  # quantised distances order 5 k candidates, exact ones the k: recal
 _PROBES = 32
 _PIECES = 4  # asked for at first for each object, where objects are wanted
 _MOST_TIED = 1000  # rows read to find the last of equal score; 3 ms. Of more, pages may repeat some
+# Searches for a list of objects; each asks for twice as many pieces as the one before.
+_MOST_ROUNDS = 64
 _OBJECT = "object_id"
 _WHY = "_why"
 
@@ -115,7 +118,7 @@ def _listed(ask: Callable[[int, str | None], list[Hit]], depth: int, question: Q
         return _ordered(ask, depth, None)
     objects: dict[str, Hit] = {}
     size, seen = depth * _PIECES, None
-    while True:
+    for _ in range(_MOST_ROUNDS):
         hits = _ordered(ask, size, seen)
         for hit in hits:
             objects.setdefault(hit[_OBJECT], hit)
@@ -123,6 +126,10 @@ def _listed(ask: Callable[[int, str | None], list[Hit]], depth: int, question: Q
             return list(objects.values())[:depth]
         # The best pieces of all objects but these come next, however many pieces one of them has.
         seen = f"NOT ({' OR '.join(any_of(_OBJECT, objects))})"
+        size = min(2 * size, _PIECES * MOST_HITS)
+    raise TooLarge(
+        f"the best pieces are of {len(objects)} objects only, each with very many", where="k", fix="ask for fewer"
+    )
 
 
 def _ordered(ask: Callable[[int, str | None], list[Hit]], size: int, own: str | None) -> list[Hit]:

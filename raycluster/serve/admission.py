@@ -8,10 +8,12 @@ has begun it may take as long as the client reads.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import anyio
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -54,27 +56,33 @@ class Admission:
             await self._bounded(scope, body, send)
 
     async def _bounded(self, scope: Scope, body: _Body, send: Send) -> None:
-        limit = asyncio.timeout(self.settings.timeout)
-        since = asyncio.get_running_loop().time()
-        body.goes_on = lambda read: limit.reschedule(since + self.settings.timeout + read / _SLOWEST)
-        has_begun = False
+        answer = _Answer(send, stalled=self.stalled)
+        ended = anyio.Event()
+        failed: list[Exception] = []
+        since = anyio.current_time()
 
-        async def answer(message: Message) -> None:
-            nonlocal has_begun
-            if not has_begun:
-                has_begun = True
-                limit.reschedule(None)
-            # a video that is paused would keep its room for as long as its page is open; browsers ask again
-            async with asyncio.timeout(self.stalled):
-                await send(message)
+        async def work() -> None:
+            try:
+                async with self._turn():
+                    await self.app(scope, body, answer)
+            except Exception as error:  # noqa: BLE001 - raised again below, alone and not in a group
+                failed.append(error)
+            finally:
+                ended.set()
 
-        try:
-            async with limit, self._turn():
-                await self.app(scope, body, answer)
-        except TimeoutError:
-            if has_begun or not limit.expired():
-                raise
-            await told(_late(self.settings.timeout))(scope, body, send)
+        # A thread cannot be interrupted. anyio waits for it, so that the room is free when the work has ended, not when
+        # it has been told to: otherwise threads would gather without bound.
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope(deadline=since + self.settings.timeout) as limit:
+                body.goes_on = lambda read: _prolong(limit, since + self.settings.timeout + read / _SLOWEST)
+                answer.begins = lambda: _prolong(limit, math.inf)
+                group.start_soon(work)
+                await ended.wait()
+            if limit.cancelled_caught and answer.replace():
+                await told(_late(self.settings.timeout))(scope, body, send)
+                group.cancel_scope.cancel()
+        if failed:
+            raise failed[0]
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -88,6 +96,10 @@ class Admission:
             yield
         finally:
             self._room.release()
+
+
+def _prolong(limit: anyio.CancelScope, until: float) -> None:
+    limit.deadline = until
 
 
 def _busy() -> Busy:
@@ -124,3 +136,27 @@ class _Body:
         if message.get("body"):
             self.goes_on(self._read)
         return message
+
+
+class _Answer:
+    """A response on its way: once it has begun, nothing else can take its place, and the other way round."""
+
+    def __init__(self, send: Send, *, stalled: float) -> None:
+        self._send, self._stalled = send, stalled
+        self._begun, self._replaced = False, False
+        self.begins: Callable[[], None] = lambda: None
+
+    def replace(self) -> bool:
+        """Let another answer take its place, if it has not begun; tell whether it does."""
+        self._replaced = not self._begun
+        return self._replaced
+
+    async def __call__(self, message: Message) -> None:
+        if self._replaced:
+            return
+        if not self._begun:
+            self._begun = True
+            self.begins()
+        # A video that is paused would keep its room for as long as its page is open; browsers ask again.
+        with anyio.fail_after(self._stalled):
+            await self._send(message)

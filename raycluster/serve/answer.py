@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from raycluster.errors import InvalidUse, RayclusterError
+from raycluster.errors import InvalidUse, LakeError, RayclusterError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,10 @@ def add_handlers(web: FastAPI) -> None:
     web.add_exception_handler(Exception, _mistake)
 
 
-async def _family(_: Request, error: Exception) -> JSONResponse:
+async def _family(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, LakeError):  # where the lake lies, and how its store is set up, is for those who run it
+        log.error("%s %s: %s", request.method, request.url.path, error)
+        return told(LakeError("the lake cannot be read or written now", fix="try again; the server's log says why"))
     return told(error if isinstance(error, RayclusterError) else RayclusterError(str(error)))
 
 

@@ -34,7 +34,8 @@ def list_runs(visit: Visitor, asked: Annotated[Asked, Query()]) -> dict[str, Any
     found = lake.runs().recent(asked.dataset, workload=asked.workload, status=asked.status, limit=None)
     readable = {name for name in {one.dataset for one in found} if visit.may_read(name)}
     shown = [one for one in found if one.dataset in readable][: asked.limit]
-    return {"runs": [describe(lake, one) for one in shown]}
+    whole = {name for name in {one.dataset for one in shown} if visit.sees_all_of(name)}
+    return {"runs": [describe(lake, one, whole=one.dataset in whole) for one in shown]}
 
 
 @router.get("/{run_id}")
@@ -48,10 +49,14 @@ def show_run(visit: Visitor, run_id: str) -> dict[str, Any]:
         raise NotFound(f"there is no run {run_id!r}", fix="list them: GET /v1/runs") from None
     if not visit.may_read(run.dataset):
         raise Forbidden(f"run {run_id} is of a dataset that {visit.principal.subject} may not read")
-    return describe(lake, run)
+    return describe(lake, run, whole=visit.sees_all_of(run.dataset))
 
 
-def describe(lake: Lake, run: Run) -> dict[str, Any]:
-    """Return all that is known of a run; `stale` where it says that it is running and its driver is silent."""
+def describe(lake: Lake, run: Run, *, whole: bool) -> dict[str, Any]:
+    """Return what is known of a run; `stale` where it says that it is running and its driver is silent.
+
+    `whole`: with its sums, which tell of rows that not everybody may see.
+    """
     told = lake.progress().get(run.run_id) if run.status == "running" else None
-    return {**asdict(run), "progress": told, "stale": is_stale(run, told)}
+    known = {**asdict(run), "progress": told, "stale": is_stale(run, told)}
+    return known if whole else known | {"summary": {}, "progress": None}

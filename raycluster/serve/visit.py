@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import pyarrow as pa
 from fastapi import Depends, Header, Request
 
 from raycluster.errors import Forbidden, NotFound, RayclusterError
@@ -39,13 +40,26 @@ class Visit:
             Forbidden: the policy does not allow it; said before whether there is such a dataset.
             NotFound: no such dataset or version.
         """
+        asks_store = version != LIVE or not self.context.follower.holds(name)
+        if asks_store:  # who may not read it learns nothing from how long that takes
+            self.context.gate.permit(self.principal, "GET", ("data", name))
         try:
             table = self.context.follower.table(name)
             columns = table.schema(version)
         except RayclusterError as error:
-            self.context.gate.permit(self.principal, "GET", ("data", name))
             raise _plain(error) from None
         return Seen(table, self.context.gate.access(self.principal, name, columns))
+
+    def sees_all_of(self, name: str) -> bool:
+        """Tell whether a dataset that the principal may read hides nothing from them: sums tell of every row.
+
+        Raises:
+            Forbidden: they may not read it.
+        """
+        try:
+            return self.read(name, "latest").access.sees_everything
+        except NotFound:  # not there yet: the policy is asked about no column
+            return self.context.gate.access(self.principal, name, pa.schema([])).sees_everything
 
     def add(self, name: str) -> Table:
         """Let the principal change a dataset.

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any
 
+import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
@@ -41,6 +42,8 @@ def application(context: Context) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # every request that is admitted finds a thread: anyio's own bound of 40 would be a second queue, without an end
+        anyio.to_thread.current_default_thread_limiter().total_tokens = context.settings.at_once
         yield
         context.close()
 

@@ -52,6 +52,12 @@ def endpoints(web: FastAPI, running: Running) -> None:
             running.cancelled.append("for-ever")
             raise
 
+    @web.get("/thread")
+    def thread() -> None:  # sync: in a thread, which nobody can interrupt
+        running.begun.append(time.monotonic())
+        time.sleep(3 * TIMEOUT)
+        running.cancelled.append("thread")
+
     @web.get("/stream")
     async def stream() -> StreamingResponse:
         async def pieces() -> AsyncIterator[bytes]:
@@ -76,6 +82,7 @@ def endpoints(web: FastAPI, running: Running) -> None:
         async def pieces() -> AsyncIterator[bytes]:
             while True:
                 yield bytes(1 << 20)
+                await asyncio.sleep(0)  # to a client that is gone uvicorn sends nothing, without waiting
 
         return StreamingResponse(pieces())
 
@@ -153,6 +160,8 @@ def test_what_takes_too_long_is_cancelled(running: Running) -> None:
     assert answer.json()["error"]["code"] == "timed_out"
     assert "Retry-After" in answer.headers
     assert TIMEOUT <= time.monotonic() - begun < 5 * TIMEOUT
+    while not running.cancelled and time.monotonic() - begun < 10 * TIMEOUT:
+        time.sleep(0.01)
     assert running.cancelled == ["for-ever"]
 
 
@@ -166,6 +175,22 @@ def test_what_waits_too_long_is_not_begun(running: Running) -> None:
         running.gate.set()
         assert {one.result().status_code for one in holding} == {200}
     assert len(running.begun) == 2
+
+
+def test_threads_do_not_gather_however_many_requests_are_late(running: Running) -> None:
+    begun = time.monotonic()
+    with ThreadPoolExecutor(5) as pool:
+        answers = [one.result() for one in [pool.submit(requests.get, f"{running.url}/thread") for _ in range(5)]]
+    assert {one.status_code for one in answers} == {503}  # also those that waited
+    assert time.monotonic() - begun < 2.5 * TIMEOUT  # told at once, though the threads go on
+    assert len(running.begun) == 2
+    assert running.cancelled == []
+    with ThreadPoolExecutor(2) as pool:  # the room is theirs until they end
+        again = [one.result() for one in [pool.submit(requests.get, f"{running.url}/wrong") for _ in range(2)]]
+    assert {one.status_code for one in again} == {503}
+    while len(running.cancelled) < 2:
+        time.sleep(0.01)
+    assert requests.get(f"{running.url}/wrong", timeout=10).status_code == 404
 
 
 def test_an_answer_that_has_begun_may_take_its_time(running: Running) -> None:

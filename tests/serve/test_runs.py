@@ -100,6 +100,15 @@ def test_only_runs_of_datasets_that_one_may_read_are_shown(ask, lake):
     assert ask("eve", "/v1/runs").status_code == 401
 
 
+@pytest.mark.parametrize("subject", ["bob", "cid"])
+def test_sums_are_for_who_sees_all_rows(ask, subject):
+    (listed,), alone = ask(subject, "/v1/runs").json()["runs"], ask(subject, "/v1/runs/run1").json()
+    assert ask("ann", "/v1/runs/run1").json()["summary"]
+    for one in (listed, alone):
+        assert (one["run_id"], one["status"]) == ("run1", "done")
+        assert (one["summary"], one["progress"]) == ({}, None)
+
+
 def test_who_may_not_see_runs_sees_none(ask, told, monkeypatch):
     from raycluster.errors import Forbidden
 
