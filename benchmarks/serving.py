@@ -97,6 +97,7 @@ class Bench:
         by_vector, self.by_text = _inside.raycluster(lake)
         self.inside = [Arm(OURS, by_vector)]
         self.inside += [Arm(name, ask) for name, ask in _inside.rivals(corpus, scratch).items()]
+        self.by_text("warm")
         self.vectors = corpus.questions.tolist()
         self.unseen = iter(corpus.unseen)
         gc.freeze()  # a corpus of Python values is not looked through between two questions
