@@ -105,9 +105,11 @@ class Server:
 
     def _stop(self) -> None:
         """Let what is being answered end, then the deployments; a Ray that was started here ends with its program."""
+        import ray
         from ray import serve
 
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        if ray.is_initialized():  # else Serve would start a Ray, to find that nothing runs there
+            serve.shutdown()  # type: ignore[no-untyped-call]
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 

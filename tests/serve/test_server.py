@@ -1,6 +1,9 @@
 """What a server refuses before anything starts."""
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,24 @@ def test_any_free_port_is_chosen(tmp_path: Path) -> None:
 def test_rules_that_are_wrong_are_said_before_anything_starts(tmp_path: Path, rules: Rules, says: str) -> None:
     with pytest.raises(InvalidUse, match=says):
         Server(Settings(lake=str(tmp_path), rules=rules), port=0)
+
+
+def test_a_cluster_that_is_not_there_is_said_and_no_other_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    command = [
+        sys.executable,
+        "-m",
+        "raycluster",
+        "serve",
+        "--port",
+        "0",
+        "--lake",
+        str(tmp_path),
+        "--address",
+        address,
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"no Ray cluster at {address}")
+    assert ended.stdout == ""
