@@ -104,12 +104,18 @@ class Server:
         self._stop()
 
     def _stop(self) -> None:
-        """Let what is being answered end, then the deployments; a Ray that was started here ends with its program."""
+        """Let what is being answered end, then the application; of a cluster that was there, nothing else ends."""
         import ray
         from ray import serve
+        from ray.serve.exceptions import RayServeException
 
-        if ray.is_initialized():  # else Serve would start a Ray, to find that nothing runs there
-            serve.shutdown()  # type: ignore[no-untyped-call]
+        from raycluster.serve.app import NAME
+
+        if ray.is_initialized():
+            with suppress(RayServeException):  # it did not come so far
+                serve.delete(NAME)
+            if self._folder:  # a Ray of its own; a shutdown first would cut connections off in the middle of an answer
+                serve.shutdown()  # type: ignore[no-untyped-call]
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
