@@ -7,7 +7,11 @@ vectors, text, features.
 from __future__ import annotations
 
 import io
+import threading
+import time
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +19,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import uvicorn
 
+from raycluster.declare.workload import dump, parse_workload
 from raycluster.errors import Forbidden, Unauthenticated
 from raycluster.govern.gate import Gate, Rules
 from raycluster.govern.principal import Principal
@@ -65,6 +71,17 @@ def film(seconds: int = 3) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+DECLARED = """
+apiVersion: raycluster/v1
+kind: Workload
+metadata: {name: w, labels: {team: t}}
+spec:
+  source: {files: {paths: [corpus]}}
+  decode: {text: {}, image: {size: 32}}
+  sink: {dataset: gallery}
+"""
 
 
 @dataclass(frozen=True)
@@ -197,3 +214,26 @@ class Told(Gate):
     def access(self, principal: Principal, name: str, columns: pa.Schema) -> Access:
         self.permit(principal, "GET", ("data", name))
         return self.allowed.get(principal.subject, {}).get(name, EVERYTHING)
+
+
+def declare(lake: Lake, name: str = "w") -> None:
+    """Let a workload have run into `gallery`, so that it says how objects are taken in."""
+    told = {"digest": "1", "yaml": dump(parse_workload(DECLARED.replace("name: w", f"name: {name}")))}
+    table = lake.table("gallery")
+    commit(table, Change(run_id="r0", workload=name, fence="take", declaration=told))
+    table.set_live(commit(table, Change(run_id="r0", workload=name, fence="release")).version)
+
+
+@contextmanager
+def running(app: Any) -> Iterator[str]:
+    """Run an ASGI application on a free port; yield its URL."""
+    config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)

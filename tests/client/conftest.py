@@ -5,53 +5,23 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from gallery import Piece, Raw, Told, corpus, put, rows_of, save
+from gallery import Piece, Raw, Told, corpus, declare, put, rows_of, running, save
 
 import raycluster
 from raycluster.client import Client
-from raycluster.declare.workload import dump, parse_workload
-from raycluster.lake.commit import Change, commit
 from raycluster.lake.lake import Lake
 from raycluster.lake.runs import Run
 from raycluster.row import object_id
 from raycluster.serve.context import Context
 from raycluster.serve.settings import Settings
 from raycluster.serve.web import application
-
-DECLARED = """
-apiVersion: raycluster/v1
-kind: Workload
-metadata: {name: w, labels: {team: t}}
-spec:
-  source: {files: {paths: [corpus]}}
-  decode: {text: {}, image: {size: 32}}
-  sink: {dataset: gallery}
-"""
-
-
-@contextmanager
-def running(app: Any) -> Iterator[str]:
-    """Run an ASGI application on a free port; yield its URL."""
-    config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
 
 
 @pytest.fixture
@@ -73,9 +43,7 @@ def lake(tmp_path: Path) -> Lake:
     version = put(lake, "gallery", rows_of(save(tmp_path / "corpus", objects), objects))
     secret = {"secret.txt": Raw(b"the vault is open", "text", "text/plain", (Piece("the vault is open"),))}
     put(lake, "other", rows_of(save(tmp_path / "vault", secret), secret))
-    table, told = lake.table("gallery"), {"digest": "1", "yaml": dump(parse_workload(DECLARED))}
-    commit(table, Change(run_id="r0", workload="w", fence="take", declaration=told))
-    table.set_live(commit(table, Change(run_id="r0", workload="w", fence="release")).version)
+    declare(lake)
     bad = {"modality": None, "position": 0, "stage": "decode"}
     for code in ("corrupt", "unsupported"):
         uri = f"file:///broken/{code}"

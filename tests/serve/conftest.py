@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import uvicorn
-from gallery import Piece, Raw, Told, corpus, put, rows_of, save
+from gallery import Piece, Raw, Told, corpus, put, rows_of, running, save
 from starlette.testclient import TestClient
 
 from raycluster.lake.access import EVERYTHING, Access
@@ -90,14 +87,8 @@ def client(context: Context) -> Iterator[TestClient]:
 @pytest.fixture
 def address(context: Context) -> Iterator[str]:
     """Serve the application on a free port, as a real server does: answers come in pieces, clients may leave."""
-    server = uvicorn.Server(uvicorn.Config(application(context), port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with running(application(context)) as found:
+        yield found
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gallery import Told, picture
+from gallery import Told, declare, picture
 from starlette.testclient import TestClient
 
-from raycluster.declare.workload import dump, parse_workload
-from raycluster.lake.commit import Change, commit
 from raycluster.lake.lake import Lake
 from raycluster.read import Reference
 from raycluster.read.posted import Posted
@@ -21,15 +19,6 @@ from raycluster.serve.settings import Settings
 from raycluster.serve.web import application
 
 JSON = {"content-type": "application/json"}
-DECLARED = """
-apiVersion: raycluster/v1
-kind: Workload
-metadata: {name: w, labels: {team: t}}
-spec:
-  source: {files: {paths: [corpus]}}
-  decode: {text: {}, image: {size: 32}}
-  sink: {dataset: gallery}
-"""
 
 
 class Noted:
@@ -43,13 +32,6 @@ class Noted:
         assert found.dataset == dataset
         self.taken.append(batch)
         return f"run-of-{batch}"
-
-
-def declare(lake: Lake, name: str = "w") -> None:
-    told = {"digest": "1", "yaml": dump(parse_workload(DECLARED.replace("name: w", f"name: {name}")))}
-    table = lake.table("gallery")
-    commit(table, Change(run_id="r0", workload=name, fence="take", declaration=told))
-    table.set_live(commit(table, Change(run_id="r0", workload=name, fence="release")).version)
 
 
 @pytest.fixture
