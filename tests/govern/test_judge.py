@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
+import threading
 
 import pytest
 import regorus
@@ -73,3 +76,22 @@ def test_the_engine_still_needs_it():
         engine.add_policy("p.rego", f"package a\nallow if {{ {body} }}")
         engine.set_input({"roles": ["reader", "banned"], "numbers": [1, 2], "fewer": [1]})
         assert engine.eval_rule("data.a.allow") is said
+
+
+def test_an_engine_ends_in_the_thread_that_made_it(monkeypatch):
+    """What is left to the collector ends in any thread, and an engine refuses to."""
+    old = judge.Policy(
+        modules=[("old.rego", "package data.access.policy\nallow { input.x }")], data=[], load_seconds=1, seconds=1
+    )
+    ended: list[str] = []
+    gc.collect()
+    gc.disable()
+    try:
+        thread = threading.Thread(target=judge._load, args=(old,))
+        thread.start()
+        thread.join()
+        monkeypatch.setattr(sys, "unraisablehook", lambda caught: ended.append(str(caught.exc_value)))
+        gc.collect()
+    finally:
+        gc.enable()
+    assert ended == []
