@@ -16,7 +16,7 @@ RANKS = [
     {"plan"},
     {"read", "decode", "encode", "check", "account", "govern", "corpus"},
     {"engine", "search"},
-    {"serve", "train", "terminal"},
+    {"serve", "train", "terminal", "cluster"},
     {"demo"},
     {"cli"},
     {"__main__"},
