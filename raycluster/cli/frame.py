@@ -67,8 +67,8 @@ def main() -> None:
     """Mixed media corpora become searchable, versioned Lance datasets on Ray, from one YAML file."""
 
 
-def verb(function: Callable[..., int | None]) -> click.Command:
-    """Make a function a verb: its errors are told to people, or as JSON, and become the exit status."""
+def verb(function: Callable[..., int | None], *, of: click.Group = main) -> click.Command:
+    """Make a function a verb, of a group: its errors are told to people, or as JSON, and become the exit status."""
 
     @wraps(function)
     def guarded(**options: Any) -> None:
@@ -89,7 +89,7 @@ def verb(function: Callable[..., int | None]) -> click.Command:
             terminal.show_error(RayclusterError(f"{type(error).__name__}: {error}"), as_json=as_json)
             sys.exit(1)
 
-    return main.command(short_help=(function.__doc__ or "").partition("\n")[0])(guarded)
+    return of.command(short_help=(function.__doc__ or "").partition("\n")[0])(guarded)
 
 
 @contextmanager
