@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +27,9 @@ T = TypeVar("T")
 # The largest file here has 12 kB and is 8 deep. Python's own stack ends at about 300 levels of YAML.
 MOST_BYTES = 1_000_000
 _MOST_DEPTH = 32
+# Of a file that others read too. cluster.yaml takes one anchor, twice, and stands for 250 nodes.
+_MOST_ALIASES = 100
+_MOST_NODES = 100_000
 
 
 @dataclass(kw_only=True)
@@ -127,37 +132,56 @@ def load(path: str | Path) -> Document:
         NotFound: no such file.
         InvalidFile: not YAML, a key twice, an alias, too large or too deep, or not a mapping.
     """
+    return parse(_text(path), str(path))
+
+
+def load_all(path: str | Path) -> list[Document]:
+    """Read a YAML file that others read too (`ray up`, Kubernetes): several documents, with anchors and merge keys.
+
+    A value that a merge key brings stands where its anchor does.
+
+    Raises:
+        NotFound: no such file.
+        InvalidFile: not YAML, a key twice, a tag, too large or too deep, or a document that is no mapping.
+    """
+    text, whole = _text(path), Document(path=str(path), value=None, marks={})
+    found: list[Document] = []
+    with _reporting(whole):
+        if _is_simple(whole, text, plain=False):
+            nodes = yaml.compose_all(text, Loader=yaml.SafeLoader)
+            found = [_borrowed(whole.path, node) for node in nodes if not node.tag.endswith(":null")]
+    told = {str(problem): problem for document in found for problem in document.problems}  # once, however many aliases
+    whole.problems += told.values()
+    if not found and not whole.problems:
+        whole.report("expected a mapping, found nothing", ())
+    whole.finish()
+    return found
+
+
+def _text(path: str | Path) -> str:
     name = str(path)
     try:
         with Path(path).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
-        text = content.decode("utf-8")
+        return content.decode("utf-8")
     except FileNotFoundError:
         raise NotFound(f"no such file: {name}", fix="give the path of a YAML file") from None
     except UnicodeDecodeError as error:
         if len(content) <= MOST_BYTES:  # a larger one may be cut within a letter, and is refused as too large
             raise InvalidUse(f"{name} cannot be read: {error}") from error
-        text = content.decode("utf-8", "replace")
+        return content.decode("utf-8", "replace")
     except OSError as error:
         raise InvalidUse(f"{name} cannot be read: {error}") from error
-    return parse(text, name)
 
 
 def parse(text: str, name: str = "<text>") -> Document:
     """Turn YAML text into a document; `name` is what its mistakes are reported under."""
     document = Document(path=name, value=None, marks={})
     node = None
-    try:
+    with _reporting(document):
         if _is_simple(document, text):
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             document.value = None if node is None else yaml.SafeLoader("").construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        if mark is not None:
-            document.marks[()] = (mark.line + 1, mark.column + 1)
-        document.report(f"not YAML: {error.problem or error.context}", ())
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that cannot be
-        document.report(f"not YAML: {error}", ())
     document.finish()
     _mark(document, node, ())
     if not isinstance(document.value, dict):
@@ -166,18 +190,59 @@ def parse(text: str, name: str = "<text>") -> Document:
     return document
 
 
-def _is_simple(document: Document, text: str) -> bool:
+@contextmanager
+def _reporting(document: Document) -> Iterator[None]:
+    """Report what is no YAML."""
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        if mark is not None:
+            document.marks[()] = (mark.line + 1, mark.column + 1)
+        document.report(f"not YAML: {error.problem or error.context}", ())
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that cannot be
+        document.report(f"not YAML: {error}", ())
+
+
+def _borrowed(name: str, node: Any) -> Document:
+    """Turn one document of a file that others read too into values that remember where they stood."""
+    document = Document(path=name, value=None, marks={})
+    if _expanded(node, {}) > _MOST_NODES:
+        document.report("aliases make it endless, or nearly", (), "write out what they stand for")
+        return document
+    _mark(document, node, ())
+    document.value = yaml.SafeLoader("").construct_document(node)  # replaces merge keys in `node` by what they bring
+    _mark(document, node, (), merged=True)
+    if not isinstance(document.value, dict):
+        document.report("expected a mapping", ())
+    return document
+
+
+def _expanded(node: Any, sizes: dict[int, int]) -> int:
+    """Return how many nodes one stands for, its aliases written out; one within itself stands for too many."""
+    if id(node) not in sizes:
+        sizes[id(node)] = _MOST_NODES + 1  # while it is being counted
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        members = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        sizes[id(node)] = 1 + sum(_expanded(member, sizes) for member in members)
+    return sizes[id(node)]
+
+
+def _is_simple(document: Document, text: str, *, plain: bool = True) -> bool:
     """Report what a few lines could make endless: aliases of aliases, depth, sheer size.
 
-    Events are counted before anything is built from them; the scanner itself uses no recursion.
+    Events are counted before anything is built from them; the scanner itself uses no recursion. A text that is not to
+    be `plain` may have anchors, and some aliases.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         document.report(f"the file is larger than {show_bytes(MOST_BYTES)}", (), "split it into several files")
         return False
-    depth = 0
+    depth = aliases = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        problem = _excess(event) or (f"nested more than {_MOST_DEPTH} deep" if depth > _MOST_DEPTH else "")
+        aliases += isinstance(event, yaml.AliasEvent)
+        problem = _excess(event, plain or aliases > _MOST_ALIASES)
+        problem = problem or (f"nested more than {_MOST_DEPTH} deep" if depth > _MOST_DEPTH else "")
         if problem:
             mark: Any = event.start_mark
             document.marks[()] = (mark.line + 1, mark.column + 1)
@@ -186,24 +251,29 @@ def _is_simple(document: Document, text: str) -> bool:
     return True
 
 
-def _excess(event: Any) -> str:
-    """Name what a declaration does without: anchors, aliases and tags."""
+def _excess(event: Any, plain: bool) -> str:
+    """Name what a declaration does without: tags, and where it is `plain`, anchors and aliases."""
     if isinstance(event, yaml.AliasEvent):
-        return f"aliases (*{event.anchor}) are not taken"
-    if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+        return f"aliases (*{event.anchor}) are not taken" if plain else ""
+    if plain and isinstance(event, yaml.NodeEvent) and event.anchor is not None:
         return f"anchors (&{event.anchor}) are not taken"
     tag = getattr(event, "tag", None)
     return "" if tag is None else f"tags ({str(tag).replace('tag:yaml.org,2002:', '!!')}) are not taken"
 
 
-def _mark(document: Document, node: Any, at: At) -> None:
-    """Note where every key and list member stands, and keys that stand twice."""
+def _mark(document: Document, node: Any, at: At, *, merged: bool = False) -> None:
+    """Note where every key and list member stands, and keys that stand twice.
+
+    Once merge keys are `merged`, a key may: that of the mapping itself, noted before, holds.
+    """
     document.marks.setdefault(at, (node.start_mark.line + 1, node.start_mark.column + 1) if node else (1, 1))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             place = (*at, key.value)
             mark = (key.start_mark.line + 1, key.start_mark.column + 1)
-            if place in document.marks:
+            if merged:
+                mark = document.marks.get(place, mark)
+            elif place in document.marks:
                 document.problems.append(
                     InvalidUse(
                         f"key {key.value!r} stands twice",
@@ -212,9 +282,9 @@ def _mark(document: Document, node: Any, at: At) -> None:
                     )
                 )
             document.marks[place] = mark
-            _mark(document, value, place)
+            _mark(document, value, place, merged=merged)
     elif isinstance(node, yaml.SequenceNode):
         for index, member in enumerate(node.value):
-            _mark(document, member, (*at, index))
+            _mark(document, member, (*at, index), merged=merged)
     elif isinstance(node, yaml.ScalarNode):
         document.texts[at] = node.value
