@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -65,6 +66,10 @@ class Verbs(click.Group):
 @click.version_option(__version__, prog_name="raycluster")
 def main() -> None:
     """Mixed media corpora become searchable, versioned Lance datasets on Ray, from one YAML file."""
+    if os.environ.get("RAYCLUSTER_LOG", "").lower() == "json":
+        from raycluster.account.log import to_stderr
+
+        to_stderr()
 
 
 def verb(function: Callable[..., int | None], *, of: click.Group = main) -> click.Command:

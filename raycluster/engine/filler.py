@@ -11,6 +11,7 @@ and the quarantine says so. Rows that other workloads brought keep all they have
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -20,6 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raycluster.account.log import Log
+from raycluster.account.owners import owner_of
 from raycluster.declare.columns import SHARED
 from raycluster.declare.workload import Workload
 from raycluster.engine.line import Job, Line
@@ -219,6 +222,7 @@ class Filler:
     """The actor: writes the new columns of one fragment after the other."""
 
     def __init__(self, job: Job, generation: Generation, progress: Any) -> None:
+        Log(asdict(owner_of(job.workload, job.run_id)), level=logging.INFO)
         self.job, self.generation, self.progress = job, generation, progress
         self.reporter = Reporter(progress)
         self.lines = [Line(job, pool, self.reporter) for pool in (0, 1)]

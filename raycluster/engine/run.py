@@ -7,6 +7,7 @@ committed.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from raycluster.account.log import TOLD, Log
 from raycluster.account.owners import owner_of
 from raycluster.account.settle import lines_of
 from raycluster.account.telemetry import is_wanted, report
@@ -44,6 +46,8 @@ from raycluster.plan import Plan
 
 _LOOK_EVERY_SECONDS = 0.5
 _ORDINARY = Terms()
+
+_log = logging.getLogger(__name__)
 
 
 def execute(
@@ -116,6 +120,7 @@ class _Run:
     def __init__(self, plan: Plan, lake: Lake, terms: Terms) -> None:
         self.plan, self.lake, self.terms, self.prune = plan, lake, terms, "prune" in terms.allow
         self.account: Account | None = None
+        self.log: Log | None = None
         self.billed = False
         self.workload = plan.workload
         self.table: Table = lake.table(self.workload.sink.dataset)
@@ -153,8 +158,11 @@ class _Run:
         self.teller.start(follows=last)
 
     def open_account(self) -> None:
-        """Begin to count what is consumed, for this run's owner."""
-        self.account = Account(owner_of(self.workload, self.summary.run_id), self.lake, self.terms)
+        """Begin to count what is consumed, for this run's owner, and to keep what is said."""
+        owner = owner_of(self.workload, self.summary.run_id)
+        self.log = Log(asdict(owner))
+        _log.info("begins: %d of %d objects are to be done", self.plan.todo.num_rows, self.plan.listed)
+        self.account = Account(owner, self.lake, self.terms)
 
     @contextmanager
     def watched(self, observe: Callable[[Snapshot], None]) -> Iterator[None]:
@@ -321,8 +329,18 @@ class _Run:
             run = self._note()
         finally:
             self.teller.close()
+            self._say_end()
         if self.billed and is_wanted():
             report(lines_of(self.lake, run.run_id), run)
+
+    def _say_end(self) -> None:
+        log, self.log, summary = self.log, None, self.summary
+        if log is None:
+            return
+        level = logging.ERROR if summary.status == "failed" else logging.INFO
+        told = f"{summary.status}: {summary.objects} objects, {summary.rows} rows, {summary.quarantined} in quarantine"
+        _log.log(level, "%s", "; ".join(filter(None, [told, summary.message])), extra=TOLD)
+        log.close()
 
     def _bill(self) -> None:
         """Say what the run has cost; it is done, whatever becomes of that."""

@@ -5,6 +5,7 @@ Rows of the last pool are written where they were made: what travels back is the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from raycluster.account import hook, meter
+from raycluster.account.log import Log
 from raycluster.account.owners import owner_of
 from raycluster.engine.line import Job, Line, modalities
 from raycluster.engine.outlet import Outlet
@@ -19,13 +21,18 @@ from raycluster.engine.progress import Reporter
 from raycluster.engine.sandbox import Sandbox
 from raycluster.lake.write import size_bytes
 
+_log = logging.getLogger(__name__)
+
 
 class Worker:
     """Works through units: shards of references in the first pool, blocks of rows in later ones."""
 
     def __init__(self, job: Job, pool: int, progress: Any) -> None:
         hook.install()  # again to no effect, but where a program has started Ray by itself
-        meter.charge(asdict(owner_of(job.workload, job.run_id)))
+        owner = asdict(owner_of(job.workload, job.run_id))
+        meter.charge(owner)
+        Log(owner, level=logging.INFO)  # until the process ends, which works for this run only
+        _log.info("works in pool %d of %d", pool + 1, len(job.pools))
         self.job = job
         self.pool = pool
         self.is_last = pool == len(job.pools) - 1
@@ -39,6 +46,7 @@ class Worker:
         name = self._name(unit)
         # A unit that was begun before and not finished killed its process: look for the guilty object in a sandbox.
         if self._ask(self.progress.started, name):
+            _log.warning("unit %s was begun before and not finished: one object at a time from here on", name)
             rows = self.sandbox.run(unit, tried=lambda index: self._ask(self.progress.trying, name, index))
         else:
             meter.never_begun()
