@@ -44,7 +44,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
         side: Any = "right" if column in right else "left"
         made.add_column(column, justify=side, header_style="dim", overflow="fold", no_wrap=whole)
     for row in rows:
-        made.add_row(*("" if cell is None else _cell(str(cell)) for cell in row))
+        made.add_row(*("" if cell is None else verbatim(str(cell)) for cell in row))
     return made
 
 
@@ -61,7 +61,7 @@ class _Table(Table):
             yield Segment.line()
 
 
-def _cell(text: str) -> Text:
+def verbatim(text: str) -> Text:
     """Return text as it is: what stands in media is no markup, and cannot move the cursor."""
     return Text("".join(sign if sign.isprintable() else " " for sign in text))
 
