@@ -14,8 +14,8 @@ SPOT = "spot"  # how the name of a node type ends whose nodes are spot: of a typ
 
 
 def score(
-    node_resources: dict[str, float],
-    resources: list[dict[str, float]],
+    node_resources: dict[str, Any],
+    resources: list[dict[str, Any]],
     node_type: str,
     *,
     node_availability_summary: Any,

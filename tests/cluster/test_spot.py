@@ -1,4 +1,4 @@
-"""Spot nodes are asked for first, and on-demand ones while AWS refuses them: through Ray's own launcher and scheduler."""
+"""Spot nodes are asked for first, on-demand ones while AWS refuses them: by Ray's own launcher and scheduler."""
 
 import time
 from pathlib import Path
