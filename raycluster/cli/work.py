@@ -89,7 +89,8 @@ def plan(file: str, lake: str, address: str | None, as_json: bool, **asked: str 
 @click.option("--prune", is_flag=True, help="Also remove the rows of objects that the source no longer lists.")
 @click.option("--redo", is_flag=True, help="Also bring back what was rolled back, though the workload is unchanged.")
 @click.option("--over-budget", is_flag=True, help="Also begin and go on though a budget is used up.")
-@click.option("--run-id", default="", hidden=True)  # told to somebody before: `engine/intake.py`
+@click.option("--run-id", default="", hidden=True)  # told to somebody before: `engine/intake.py`, `cluster/job.py`
+@click.option("--progress", is_flag=True, hidden=True)  # on stderr, beside --json: `cluster/job.py`
 @prices_option
 @budgets_option
 @lake_option
@@ -100,7 +101,8 @@ def run(file: str, lake: str, address: str | None, as_json: bool, **asked: Any) 
     from raycluster.declare.workload import load_workload
 
     job = (load_workload(file), open_lake(lake), _terms(asked))
-    return _carry_out(*job, run_id=asked["run_id"], address=address, as_json=as_json)
+    shown = {"address": address, "as_json": as_json, "progress": asked["progress"]}
+    return _carry_out(*job, run_id=asked["run_id"], **shown)
 
 
 def _terms(asked: dict[str, Any]) -> Terms:
@@ -118,7 +120,7 @@ def _carry_out(workload: Workload, lake: Lake, terms: Terms, *, replay: bool | s
     from raycluster.engine.run import execute
 
     address, as_json, run_id = shown["address"], shown["as_json"], shown.get("run_id", "")
-    with terminal.Live(quiet=as_json) as live:
+    with terminal.Live(quiet=as_json and not shown.get("progress")) as live:
         plan = dataclasses.replace(prepare(workload, lake, address=address, replay=replay), run_id=run_id)
         live.planned(plan)
         summary = execute(plan, lake, address=address, terms=terms, observe=live.update)
