@@ -82,7 +82,7 @@ def _share(needs: Resources, groups: list[list[Any]], sizes: list[int | None], c
     later = [other for size, other in zip(sizes, joined, strict=True) if size is None]
     alike = sum(1 for other in later if bool(other.gpu) == bool(needs.gpu))
     cpu = cluster.cpu - sum(size * other.cpu for size, other in taken) - (len(later) - alike)
-    limits = [_room(needs, cluster), floor(cpu / alike / max(needs.cpu, _LEAST_CPU) + 1e-9)]
+    limits = [room(needs, cluster), floor(cpu / alike / max(needs.cpu, _LEAST_CPU) + 1e-9)]
     if needs.gpu:
         gpu = cluster.gpu - sum(size * other.gpu for size, other in taken)
         limits.append(floor(gpu / alike / needs.gpu + 1e-9))
@@ -118,17 +118,18 @@ def _declared_size(group: list[Any], cluster: Cluster, problems: list[str]) -> i
 
     A pool with `actors` has as many; GPU pools share the GPUs, the rest the CPUs that are left over.
     """
-    needs, room = _join(group), _room(_join(group), cluster)
+    needs = _join(group)
+    most = room(needs, cluster)
     wanted = max((stage.actors for stage in group if getattr(stage, "actors", None)), default=None)
     names = "+".join(stage.name for stage in group)
-    if room == 0:
-        problems.append(f"{names} needs {_show(needs)} a worker: no node of this cluster has that ({_nodes(cluster)})")
-    elif wanted is not None and wanted > room:
-        problems.append(f"{names} wants {wanted} actors of {_show(needs)}: only {room} fit ({_nodes(cluster)})")
+    if most == 0:
+        problems.append(f"{names} needs {show(needs)} a worker: no node of this cluster has that ({_nodes(cluster)})")
+    elif wanted is not None and wanted > most:
+        problems.append(f"{names} wants {wanted} actors of {show(needs)}: only {most} fit ({_nodes(cluster)})")
     return wanted
 
 
-def _room(needs: Resources, cluster: Cluster) -> int:
+def room(needs: Resources, cluster: Cluster) -> int:
     """Return how many workers the nodes hold."""
     return sum(_fit(needs, node) for node in cluster.nodes)
 
@@ -142,7 +143,8 @@ def _fit(needs: Resources, node: Resources) -> int:
     return min(limits, default=_MOST_A_NODE)
 
 
-def _show(needs: Resources) -> str:
+def show(needs: Resources) -> str:
+    """Write for people what a worker needs, or a node has."""
     parts = [f"{needs.cpu:g} CPU"]
     parts += [f"{needs.gpu:g} GPU"] if needs.gpu else []
     parts += [show_bytes(needs.memory)] if needs.memory else []

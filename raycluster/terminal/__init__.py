@@ -1,5 +1,6 @@
 """Results become what people see: tables and progress on a terminal, plain lines elsewhere, or one JSON document."""
 
+from raycluster.terminal.cluster import show_check
 from raycluster.terminal.costs import show_bill, show_comparison, show_waste
 from raycluster.terminal.datasets import (
     show_collected,
@@ -26,6 +27,7 @@ from raycluster.terminal.logs import show_logs
 from raycluster.terminal.resources import show_models, show_validation
 from raycluster.terminal.runs import Live, plan_document, show_plan, show_run, show_runs, show_summary
 from raycluster.terminal.screen import err, out, print_json, show_error, table, when
+from raycluster.terminal.tender import show_tender
 
 __all__ = [
     "Live",
@@ -34,6 +36,7 @@ __all__ = [
     "plan_document",
     "print_json",
     "show_bill",
+    "show_check",
     "show_collected",
     "show_comparison",
     "show_dataset",
@@ -57,6 +60,7 @@ __all__ = [
     "show_sent",
     "show_stopped",
     "show_summary",
+    "show_tender",
     "show_validation",
     "show_warnings",
     "show_waste",

@@ -1,0 +1,161 @@
+"""Kubernetes manifests become shapes: one for every RayCluster, RayJob and RayService that makes a cluster.
+
+What a pod gives Ray is worked out by Ray's own code for KubeRay. The schema here holds the structure that this needs;
+pods are Kubernetes' business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from raycluster.cluster.look import Finding
+from raycluster.cluster.shape import NodeType, Shape, Start, by_schema, environment, labels_of
+from raycluster.declare.document import At, Document
+
+# Where each kind keeps its cluster.
+KINDS: dict[str, At] = {
+    "RayCluster": ("spec",),
+    "RayJob": ("spec", "rayClusterSpec"),
+    "RayService": ("spec", "rayClusterConfig"),
+}
+
+
+def _closed(*names: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    known = {**dict.fromkeys(names, True), **properties}
+    return {"type": "object", "additionalProperties": False, "required": list(required), "properties": known}
+
+
+_COUNT = {"type": "integer", "minimum": 0}
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_CONTAINERS = {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["name", "image"]}}
+_POD = {
+    "type": "object",
+    "required": ["spec"],
+    "properties": {"spec": {"type": "object", "required": ["containers"], "properties": {"containers": _CONTAINERS}}},
+}
+_GROUP = {"rayStartParams": _TEXTS, "labels": _TEXTS, "resources": {"type": "object"}, "template": _POD}
+_HEAD = _closed("enableIngress", "headService", "serviceType", required=("template",), **_GROUP)
+_WORKERS = _closed(
+    "idleTimeoutSeconds",
+    "priority",
+    "scaleStrategy",
+    "suspend",
+    required=("groupName", "minReplicas", "maxReplicas", "template"),
+    groupName={"type": "string"},
+    replicas=_COUNT,
+    minReplicas=_COUNT,
+    maxReplicas=_COUNT,
+    numOfHosts=_COUNT,
+    **_GROUP,
+)
+_OPTIONS = _closed(
+    *("env", "envFrom", "image", "imagePullPolicy", "resources", "securityContext", "version", "volumeMounts"),
+    idleTimeoutSeconds=_COUNT,
+    upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
+)
+# Its fields in ray-operator/apis/ray/v1/raycluster_types.go of KubeRay 1.6, and of the versions before it.
+_CLUSTER = _closed(
+    *("gcsFaultToleranceOptions", "headServiceAnnotations", "managedBy", "networkPolicy", "suspend"),
+    *("upgradeStrategy", "tlsOptions"),
+    required=("headGroupSpec",),
+    headGroupSpec=_HEAD,
+    workerGroupSpecs={"type": "array", "items": _WORKERS},
+    autoscalerOptions=_OPTIONS,
+    authOptions={"type": "object", "properties": {"mode": {"enum": ["token", "disabled"]}}},
+    enableInTreeAutoscaling={"type": "boolean"},
+    rayVersion={"type": "string"},
+)
+
+
+def read(document: Document) -> tuple[Shape | None, list[Finding]]:
+    """Return the cluster of a manifest, or None: because it is wrong, or because it makes none."""
+    kind = document.value.get("kind")
+    at = KINDS.get(kind) if str(document.value.get("apiVersion")).startswith("ray.io/") else None
+    if at is None:
+        return None, []
+    spec = document.value.get("spec")
+    if kind == "RayJob" and isinstance(spec, dict) and "clusterSelector" in spec:  # goes to a cluster that is there
+        return None, []
+    schema: Mapping[str, Any] = _CLUSTER
+    for part in reversed(at):
+        schema = {"type": "object", "required": [part], "properties": {part: schema}}
+    wrong = by_schema(document, schema)
+    if wrong:
+        return None, wrong
+    cluster = spec if len(at) == 1 else spec[at[1]]
+    groups = [("headGroupSpec",), *(("workerGroupSpecs", i) for i in range(len(cluster.get("workerGroupSpecs", []))))]
+    found, told = [], []
+    for place in groups:
+        node_type, problem = _node_type(document, cluster, (*at, *place))
+        found += [node_type] if node_type else []
+        told += [problem] if problem else []
+    shape = Shape(
+        document=document,
+        at=at,
+        kind=kind,
+        name=str((document.value.get("metadata") or {}).get("name", kind)),
+        provider="kuberay",
+        spec=cluster,
+        node_types=tuple(found),
+        most_workers=sum(one.most for one in found if not one.is_head),
+    )
+    return (None if told else shape), told
+
+
+def _node_type(document: Document, cluster: Mapping[str, Any], at: At) -> tuple[NodeType | None, Finding | None]:
+    from ray.autoscaler._private.kuberay.autoscaling_config import _node_type_from_group_spec
+
+    group: Any = document.value
+    for part in at:
+        group = group[part]
+    is_head = at[-1] == "headGroupSpec"
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # it warns of labels below `rayStartParams`, which do hold
+            told = _node_type_from_group_spec(group, is_head=is_head)
+    except ValueError as error:
+        where = document.where((*at, "template", "spec", "containers", 0))
+        fix = "give the Ray container `resources: {limits: {cpu: N, memory: NGi}}`"
+        return None, Finding("problem", str(error).partition("\n")[0], where=where, fix=fix)
+    replicas = group.get("replicas", group.get("minReplicas", 0)) * group.get("numOfHosts", 1)
+    scales = cluster.get("enableInTreeAutoscaling") is True
+    container, params = group["template"]["spec"]["containers"][0], group.get("rayStartParams") or {}
+    return NodeType(
+        name="head" if is_head else group["groupName"],
+        at=at if is_head else (*at, "groupName"),
+        is_head=is_head,
+        least=1 if is_head else told["min_workers"] if scales else replicas,
+        most=1 if is_head else told["max_workers"] if scales else replicas,
+        cpus=told["resources"]["CPU"],
+        gpus=told["resources"].get("GPU", 0),
+        memory=told["resources"].get("memory"),
+        labels={**labels_of(params), **told["labels"]},
+        image=container["image"],
+        start=_start(cluster, group, at),
+    ), None
+
+
+def _start(cluster: Mapping[str, Any], group: Mapping[str, Any], at: At) -> Start:
+    pod = group["template"]["spec"]
+    told = pod["containers"][0].get("env") or []
+    variables = {one["name"]: str(one.get("value", "")) for one in told if isinstance(one, dict) and "name" in one}
+    if mode := (cluster.get("authOptions") or {}).get("mode"):
+        variables["RAY_AUTH_MODE"] = mode
+    containers = [*pod["containers"], *(pod.get("initContainers") or [])]
+    commands = tuple(" ".join(_texts(one)) for one in containers)
+    return Start(
+        flags=group.get("rayStartParams") or {},
+        environment={**environment(commands), **variables},
+        commands=commands,
+        at=(*at, "template", "spec", "containers", 0),
+    )
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts of a container's commands, whatever starts them."""
+    if isinstance(value, str):
+        return [value]
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for member in members for text in _texts(member)]
