@@ -21,18 +21,18 @@ def main(file: str, place: str, group: str) -> None:
     moments: list[float] = []
     connecting = owners.connecting
     from raycluster.engine import cluster
-    from raycluster.engine.accounting import Account
+    from raycluster.engine.agents import Agents
 
     def noted() -> None:
         moments.append(int(usage.read_text()) / 1e9)
         connecting()
 
-    def flushed(account: Account) -> None:
-        flush(account)
+    def flushed(agents: Agents) -> None:
+        flush(agents)
         moments.append(int(usage.read_text()) / 1e9)
 
     cluster.connecting = noted
-    flush, Account._flush = Account._flush, flushed
+    flush, Agents.flush = Agents.flush, flushed
     lake = Lake(place)
     summary = execute(prepare(load_workload(file), lake), lake)
     print(json.dumps(asdict(summary) | {"kernel_cpu_seconds": moments[1] - moments[0]}, default=str))

@@ -19,8 +19,9 @@ from typing import Any
 from raycluster.account import proc
 from raycluster.account.gpu import Gpus, gpus
 from raycluster.account.hook import tapes
-from raycluster.account.observe import Observer, Scene
-from raycluster.account.owners import Job, jobs
+from raycluster.account.observe import Observer
+from raycluster.account.owners import Job, Jobs
+from raycluster.account.scene import Scene
 from raycluster.account.window import Book, Line, Node, Window
 from raycluster.lake.lake import Lake
 
@@ -53,6 +54,7 @@ class Agent:
         self.looked = self.book.open.started  # nanoseconds since 1970
         self.busy: int | None = None
         self.unseen = 0  # CPU nanoseconds that the kernel counted and no process showed, in the open window
+        self.known = Jobs()
         self.jobs: dict[str, Job] = {}
         self.gpus = Gpus()
         self.lock = threading.Lock()
@@ -116,7 +118,7 @@ class Agent:
         if now - self.slow > _SLOW_LOOK_SECONDS or close is not None:
             self.slow, self.gpus = now, gpus()
             with suppress(Exception):  # the head may be away for a while; what was known still holds
-                self.jobs = jobs()
+                self.jobs = self.known.look()
         else:
             calm = {pid: one for pid, one in self.processes.items() if self.observer.is_stranger(one)}
         self.processes = processes = proc.processes(calm)

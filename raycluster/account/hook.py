@@ -18,9 +18,12 @@ from typing import Any
 
 from raycluster.account import meter
 from raycluster.account.meter import Meter
+from raycluster.account.owners import payer_here
 from raycluster.account.slots import Tape
 
 HOOK = f"{__name__}.install"
+# What `worker_process_setup_hook` of a runtime environment becomes in a worker (ray_constants.py of Ray 2.60).
+VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 _RAY = "2.60."  # whose inside this file knows
 
 _log = logging.getLogger(__name__)
@@ -49,7 +52,7 @@ def _install() -> None:
         _log.warning("the meter knows Ray %sx, not %s: calls are not told apart", _RAY, ray.__version__)
         return
     folder = tapes()
-    tape = Tape(folder / str(os.getpid()), node=ray.get_runtime_context().get_node_id())
+    tape = Tape(folder / str(os.getpid()), node=ray.get_runtime_context().get_node_id(), payer=payer_here())
     meter.use(Meter(tape, ray._private.worker.global_worker))
     _wrap_executions(manager)
 

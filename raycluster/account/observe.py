@@ -8,56 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, partial
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
-from raycluster.account import proc, slots
+from raycluster.account import proc
+from raycluster.account.job import SUBMITTED, payer
 from raycluster.account.levels import STARTUP, Levels, Part, background, levels, used
-from raycluster.account.owners import NOBODY, Job, Owner
+from raycluster.account.owners import NOBODY, Owner
 from raycluster.account.proc import Process
+from raycluster.account.scene import Scene, is_daemon, is_undecided, is_worker, owner_of, short, tape_of
 from raycluster.account.slots import Reading
 from raycluster.account.window import Amounts, Line, Window, difference
 
 Place = Literal["worker", "driver", "system", "other"]
 Id = tuple[int, int]  # pid, and when it started: pids come again
-_OWNER_FIELDS = {one.name for one in fields(Owner)}
-_DAEMONS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # children of the raylet that look like its workers
 _YOUNG_SECONDS = 3.0  # a process that has just been forked still shows its parent's command line
 _NO_ONE = 0  # root of all processes that have no place in this cluster
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """One look: who is there, and whose they are."""
-
-    processes: Mapping[int, Process]
-    raylet: int  # its pid
-    session: str  # name of Ray's session, which its daemons have in their command lines
-    node: str
-    tapes: Path
-    jobs: Mapping[str, Job] = field(default_factory=dict)
-    gpus: Mapping[int, tuple[float, int]] = field(default_factory=dict)  # pid -> GPUs that it holds, bytes of memory
-    own: int = 0  # pid of the agent: part of the system
-    at: float  # seconds since 1970
-    now: int  # CLOCK_MONOTONIC, nanoseconds
-    since: float  # seconds since boot: of the last look, or when accounting begins
-    seconds: float  # since the last look
-    counts_others: bool = True  # False where another node of Ray lives on the same machine
-
-    @cached_property
-    def drivers(self) -> dict[int, list[Job]]:
-        """Return the jobs whose driver is, or was, on this node, by pid."""
-        found: dict[int, list[Job]] = {}
-        for job in self.jobs.values():
-            if job.node == self.node:
-                found.setdefault(job.pid, []).append(job)
-        return found
-
-    def driven_by(self, process: Process) -> list[Job]:
-        """Return the jobs that a process is the driver of."""
-        return [job for job in self.drivers.get(process.pid, ()) if job.started in (0, process.started)]
 
 
 @dataclass(kw_only=True)
@@ -97,6 +64,7 @@ class Observer:
         self.trees: dict[int, Tree] = {_NO_ONE: Tree(place="other", name="other", started=0)}
         self.seen: dict[Id, Seen] = {}
         self.commands: dict[Id, str] = {}
+        self.payers: dict[Id, Owner | None] = {}  # of submitted drivers and all that they start; None: of no such
         self.dead: list[tuple[int, Tree]] = []  # whose pid is another process's now
         self.roots: dict[int, int] = {}  # by pid, at the last look
         self.owed: dict[int, int] = {}  # by pid, what was counted of its ended children, and it did not get yet
@@ -147,7 +115,7 @@ class Observer:
         if tree is None or tree.started != process.started or tree.place != place:
             if tree is not None and tree.started != process.started:
                 self.dead.append((process.pid, tree))
-            name = "agent" if process.pid == scene.own else _short(self.commands[process.id])
+            name = "agent" if process.pid == scene.own else short(self.commands[process.id])
             fresh = Tree(place=place, name=name, started=process.started, parent=process.parent)
             self.trees[process.pid] = fresh
             if process.id in self.seen:  # it was somebody else's until now
@@ -155,21 +123,38 @@ class Observer:
         return True
 
     def _place(self, process: Process, scene: Scene) -> Place | None:
-        if process.id not in self.commands or process.started_seconds > scene.since - _YOUNG_SECONDS:
-            self.commands[process.id] = proc.command(process.pid)
+        command = self._command(process, scene)
         if scene.driven_by(process):
             return "driver"
-        command = self.commands[process.id]
         if process.pid in (scene.raylet, scene.own):
             return "system"
         if process.parent != scene.raylet and command.partition(" ")[0].endswith("/raylet"):
             return "other"  # another node's, on the same machine, with all that it has started
-        if process.parent == scene.raylet and _is_worker(command):
-            return "system" if command.startswith(_DAEMONS) else "worker"
+        if process.parent == scene.raylet and is_worker(command):
+            return "system" if is_daemon(command) else "worker"
         above = self.trees.get(process.parent)
         if above is not None and above.place == "worker" and (scene.tapes / str(process.pid)).exists():
             return "worker"  # one of a worker's children that tells what it does
-        return "system" if scene.session in command and not _is_worker(command) else None
+        if scene.session in command and not is_worker(command):
+            return "system"
+        return "driver" if self._is_submitted(process, scene) else None
+
+    def _command(self, process: Process, scene: Scene) -> str:
+        """Return a process's command line: Ray's workers change theirs until they know what they are."""
+        known = self.commands.get(process.id)
+        if known is None or process.started_seconds > scene.since - _YOUNG_SECONDS:
+            self.commands[process.id] = proc.command(process.pid)
+            self.payers[process.id] = payer(proc.variable(process.pid, SUBMITTED))
+        elif process.parent == scene.raylet and is_undecided(known):
+            self.commands[process.id] = proc.command(process.pid)
+        return self.commands[process.id]
+
+    def _is_submitted(self, process: Process, scene: Scene) -> bool:
+        """Tell whether the job submission API started this process; what it starts itself inherits its environment."""
+        above = scene.processes.get(process.parent)
+        if above is not None:
+            self._command(above, scene)
+        return self.payers[process.id] is not None and (above is None or self.payers[above.id] is None)
 
     # What they did.
 
@@ -197,6 +182,7 @@ class Observer:
                     self.owed[one.pid] = counted
         self.seen = seen
         self.commands = {identity: text for identity, text in self.commands.items() if identity in seen}
+        self.payers = {identity: owner for identity, owner in self.payers.items() if identity in seen}
 
     def _before(self, process: Process, root: int, scene: Scene) -> Seen:
         """Return how far a process that is seen for the first time counts as counted."""
@@ -230,22 +216,26 @@ class Observer:
             return self._work(root, held, scene, window)
         if tree.place == "other" and not scene.counts_others:
             return 0
-        jobs = scene.driven_by(scene.processes[root]) if tree.place == "driver" else []
-        owner = next((owner for job in jobs if (owner := job.owner(scene.at)) != NOBODY), NOBODY)
+        owner = self._driven_for(scene.processes[root], scene) if tree.place == "driver" else NOBODY
         stage = tree.name if tree.place == "system" else None
         window.add(Line(kind=tree.place, owner=owner, stage=stage), {"cpu": tree.own + tree.born, **held})
         return tree.own + tree.born
 
+    def _driven_for(self, driver: Process, scene: Scene) -> Owner:
+        """Return whose run a driver is at, else who pays for it."""
+        runs = (job.owner(scene.at) for job in scene.driven_by(driver))
+        return next((owner for owner in runs if owner != NOBODY), self.payers[driver.id] or NOBODY)
+
     def _work(self, root: int, held: Amounts, scene: Scene, window: Window) -> int:
         """Account for a worker: by its tape where it has one, else as a whole, by what Ray calls the process."""
         tree = self.trees[root]
-        reading = _tape(scene, root, tree)
+        reading = tape_of(scene, root, tree.started)
         process = proc.look(root)  # once more: a clock that is read after the tape is never behind it
         new = 0
         if process is not None and process.id == (root, tree.started):  # else it has just died: the next look buries it
             now = self._now(tree, reading, process, scene)
             tree.last = _doing(tree, reading, now)
-            new = self._settle(tree, now, _owner(reading, scene), window)
+            new = self._settle(tree, now, owner_of(reading, scene), window)
             self.seen[process.id] = replace(self.seen[process.id], cpu=tree.cpu)
         if tree.born:
             tree.children.setdefault(tree.last, {"cpu": 0})["cpu"] += tree.born
@@ -287,7 +277,7 @@ class Observer:
         if tree.place != "worker":
             return 0
         new = 0
-        reading = _tape(scene, root, tree)
+        reading = tape_of(scene, root, tree.started)
         if reading is not None:
             whole = levels(reading, tree.cpu, now=tree.looked, going=tree.going, dead=True)
             last = _since(tree.before, whole)
@@ -295,7 +285,7 @@ class Observer:
             rest = _cpu(tree.levels) - _cpu(last)  # seen in a call of which nobody knows any more what it used
             if rest > 0:
                 last = _sum(last, {Part("background", background(reading)): {"cpu": rest}})
-            new = self._settle(tree, last, _owner(reading, scene), window)
+            new = self._settle(tree, last, owner_of(reading, scene), window)
             self._take_back(tree.parent, new)
         if reading is not None or root not in scene.processes:
             with suppress(OSError):
@@ -364,33 +354,5 @@ def _cpu(of: Levels) -> int:
     return sum(amounts.get("cpu", 0) for amounts in of.values())
 
 
-def _tape(scene: Scene, pid: int, tree: Tree) -> Reading | None:
-    reading = slots.read(scene.tapes / str(pid))
-    is_its = reading is not None and (reading.started, reading.owner.get("node")) == (tree.started, scene.node)
-    return reading if is_its else None
-
-
-def _owner(reading: Reading | None, scene: Scene) -> Owner:
-    """Return whose a worker is: as it says itself, or as its job says; without a tape, the only job's there is."""
-    if reading is not None and reading.owner.get("team"):
-        return Owner(**{name: value for name, value in reading.owner.items() if name in _OWNER_FIELDS})
-    if reading is not None and reading.job:
-        return scene.jobs[reading.job].owner(scene.at) if reading.job in scene.jobs else NOBODY
-    owners = {job.owner(scene.at) for job in scene.jobs.values()} - {NOBODY}
-    return owners.pop() if reading is None and len(owners) == 1 else NOBODY
-
-
 def _line(part: Part, owner: Owner) -> Line:
     return Line(kind=part.kind, owner=owner, stage=part.stage, modality=part.modality, outcome=part.outcome)
-
-
-def _is_worker(command: str) -> bool:
-    return command.startswith("ray::") or "default_worker.py" in command.partition("--")[0]
-
-
-def _short(command: str) -> str:
-    """Return what people call a process: the name of its program, or of the script that Python runs."""
-    program, *rest = command.removeprefix("ray::").split() or ["?"]
-    if "python" in program.rpartition("/")[2]:
-        program = next((word for word in rest if not word.startswith("-")), program)
-    return program.rpartition("/")[2].removesuffix(".py")

@@ -1,15 +1,21 @@
 """A run becomes known to every node: which job works for it, and who is to be billed.
 
 It lies in the cluster's own key-value store (GCS), one small entry a job, written by the job's driver alone: a node
-that joins later finds it, an agent that was started anew too, and nobody has to tell a thousand nodes.
+that joins later finds it, an agent that was started anew too, and nobody has to tell a thousand nodes. An entry that
+changes gets a new name, so that an agent that looks again asks for the names, and then only for what is new.
+
+Around a run, and where there is none, a job is paid for by who is named in its metadata, which Ray keeps.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
+import threading
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,7 +23,11 @@ from raycluster.account import proc
 from raycluster.declare.workload import Workload
 
 _NAMESPACE = b"raycluster"
+_PREFIX = "job:"  # of an entry's name; then the job's id in hex, "/", and how often it has changed
 _KEPT = 50  # runs of one driver whose owner is still known
+_KEPT_SECONDS = 3600.0  # an ended job: as long as agents correct windows
+_PAYER = "RAYCLUSTER_OWNER"  # a variable: JSON with the words of a job's metadata, for workers whose job has none
+_WORDS = ("team", "project", "environment", "workload", "run_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +43,30 @@ class Owner:
 
 
 NOBODY = Owner()
+_log = logging.getLogger(__name__)
+
+
+def told(metadata: Mapping[str, Any]) -> Owner:
+    """Return the owner that a job's metadata names."""
+    return Owner(**{word: str(metadata[word]) for word in _WORDS if metadata.get(word)})
+
+
+def payer_here() -> dict[str, Any] | None:
+    """Return who pays for this worker when no run is on: as its environment says, or its job's metadata; None: nobody.
+
+    A Serve application belongs to a job of Ray's dashboard, which has no metadata, and says it by its environment.
+    """
+    from ray._private import worker
+
+    core: Any = worker.global_worker.core_worker  # type: ignore[attr-defined]
+    metadata = dict(core.get_job_config().metadata)
+    if _PAYER in os.environ:
+        try:
+            metadata = dict(json.loads(os.environ[_PAYER]))
+        except (ValueError, TypeError):
+            _log.warning("%s is no JSON object: nobody pays for process %d by it", _PAYER, os.getpid())
+    owner = told(metadata)
+    return {word: value for word, value in vars(owner).items() if value} if owner.team else None
 
 
 def owner_of(workload: Workload, run_id: str) -> Owner:
@@ -72,31 +106,72 @@ def connecting() -> None:
     _Driver.reaped = round((children.ru_utime + children.ru_stime) * 1e9)
 
 
+_writing = threading.Lock()
+
+
 def begin(owner: Owner) -> None:
     """Note that this driver's job works for an owner from now on."""
-    job, mine = _mine()
-    _put(job, replace(mine, runs=(*mine.runs[-_KEPT:], (time.time(), None, owner))))
+    with _writing:
+        name, mine = _mine()
+        _put(name, replace(mine, runs=(*mine.runs[-_KEPT:], (time.time(), None, owner))))
 
 
 def end(owner: Owner) -> None:
     """Note that the work for an owner is over."""
-    job, mine = _mine()
-    runs = [(a, time.time() if b is None and who == owner else b, who) for a, b, who in mine.runs]
-    _put(job, replace(mine, runs=tuple(runs)))
+    with _writing:
+        name, mine = _mine()
+        runs = [(a, time.time() if b is None and who == owner else b, who) for a, b, who in mine.runs]
+        _put(name, replace(mine, runs=tuple(runs)))
 
 
-def jobs() -> dict[str, Job]:
-    """Return every job of this cluster that has worked for an owner, by its id in hex."""
-    keys = _store()._internal_kv_list(b"job:", namespace=_NAMESPACE)
-    found = {key.decode().removeprefix("job:"): _get(key) for key in keys}
-    return {name: job for name, job in found.items() if job is not None}
+class Jobs:
+    """The jobs of this cluster that have worked for an owner, as far as they are known here."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Job] = {}  # by the name of their entry
+
+    def look(self) -> dict[str, Job]:
+        """Return every job, by its id in hex: one question to the head, and another if something is new."""
+        names = _names()
+        fresh = _several(name for name in names if name not in self.known)
+        self.known = {name: job for name in names if (job := self.known.get(name) or fresh.get(name))}
+        return {_id(name): self.known[name] for name in _in_order(self.known)}
+
+    def working(self) -> list[Owner]:
+        """Return whose runs are on now: a job whose driver has died works for nobody any more."""
+        on = {
+            name: [who for _, ended, who in job.runs if ended is None and who.run_id]
+            for name, job in self.look().items()
+        }
+        return [who for name, owners in on.items() if owners and _is_alive(name) for who in owners]
 
 
-def _mine() -> tuple[bytes, Job]:
+def prune(*, older: float = _KEPT_SECONDS) -> int:
+    """Forget jobs that ended more than so many seconds ago; return how many."""
+    names = _names()
+    if not names:
+        return 0
+    known = _store().get_all_job_info(skip_submission_job_info_field=True, skip_is_running_tasks_field=True)
+    jobs = {job_id.hex(): job for job_id, job in known.items()}
+    since = (time.time() - older) * 1000
+    over = [name for name in names if (job := jobs.get(_id(name))) is None or (job.is_dead and job.end_time < since)]
+    for name in over:
+        _store().internal_kv_del(name.encode(), False, _NAMESPACE)
+    return len({_id(name) for name in over})
+
+
+def _is_alive(job: str) -> bool:
+    known = _store().get_all_job_info(
+        job_or_submission_id=job, skip_submission_job_info_field=True, skip_is_running_tasks_field=True
+    )
+    return any(not found.is_dead for found in known.values())
+
+
+def _mine() -> tuple[str, Job]:
+    """Return this driver's entry, and the name that it has next."""
     import ray
 
     context = ray.get_runtime_context()
-    key = f"job:{context.get_job_id()}".encode()
     if not _Driver.cpu:
         connecting()
     process = proc.look(os.getpid())
@@ -107,32 +182,52 @@ def _mine() -> tuple[bytes, Job]:
         cpu=_Driver.cpu,
         reaped=_Driver.reaped,
     )
-    return key, _get(key) or new
+    job = context.get_job_id()
+    there = _several(_names(job))
+    last = _in_order(there)[-1:]
+    return f"{_PREFIX}{job}/{_change(last[0]) + 1 if last else 0}", there[last[0]] if last else new
 
 
-def _get(key: bytes) -> Job | None:
-    text = _store()._internal_kv_get(key, namespace=_NAMESPACE)
-    if text is None:
-        return None
+def _names(job: str = "") -> list[str]:
+    return [name.decode() for name in _store().internal_kv_keys(f"{_PREFIX}{job}".encode(), _NAMESPACE)]
+
+
+def _id(name: str) -> str:
+    return name.removeprefix(_PREFIX).partition("/")[0]
+
+
+def _change(name: str) -> int:
+    return int(name.partition("/")[2])
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Sort names so that what was said of a job last comes last: for a moment an old entry stands beside the new."""
+    return sorted(names, key=_change)
+
+
+def _several(names: Iterable[str]) -> dict[str, Job]:
+    keys = [name.encode() for name in names]
+    found = _store().internal_kv_multi_get(keys, _NAMESPACE) if keys else {}
+    return {key.decode(): _read(text) for key, text in found.items() if text}
+
+
+def _read(text: bytes) -> Job:
     entry: dict[str, Any] = json.loads(text)
     runs = tuple((begun, ended, Owner(**owner)) for begun, ended, owner in entry["runs"])
     return Job(**{**entry, "runs": runs})
 
 
-def _put(key: bytes, job: Job) -> None:
-    _store()._internal_kv_put(key, json.dumps(asdict(job)), overwrite=True, namespace=_NAMESPACE)
+def _put(name: str, job: Job) -> None:
+    store = _store()
+    store.internal_kv_put(name.encode(), json.dumps(asdict(job)).encode(), True, _NAMESPACE)
+    for older in _names(_id(name)):
+        if older != name:
+            store.internal_kv_del(older.encode(), False, _NAMESPACE)
 
 
 def _store() -> Any:
-    """Return Ray's own module of functions on the key-value store, connected.
-
-    `ray.cluster_utils.Cluster.shutdown` disconnects it, though the process may be a driver of another cluster (2.60).
-    """
+    """Return the client of the head of the cluster that this process belongs to."""
     from ray._private import worker
-    from ray.experimental import internal_kv
 
-    store: Any = internal_kv
     driver: Any = worker.global_worker
-    if not store._internal_kv_initialized():
-        store._initialize_internal_kv(driver.gcs_client)
-    return store
+    return driver.gcs_client

@@ -88,6 +88,16 @@ def command(pid: int) -> str:
         return ""
 
 
+def variable(pid: int, name: str) -> str | None:
+    """Return a variable of the environment that a process was started with; None where it has none, or is not ours."""
+    try:
+        content = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    _, is_there, rest = (b"\0" + content).partition(f"\0{name}=".encode())
+    return rest.partition(b"\0")[0].decode(errors="replace") if is_there else None
+
+
 def busy() -> int:
     """Return the CPU nanoseconds that all cores of this machine, or container, have spent since some moment."""
     try:

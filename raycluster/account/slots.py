@@ -57,7 +57,7 @@ Key = tuple[str, str, str]  # stage, modality, outcome
 class Tape:
     """The file of one process, as the meter writes it. One thread writes a slot: `claim` gives each its own."""
 
-    def __init__(self, path: Path, *, node: str) -> None:
+    def __init__(self, path: Path, *, node: str, payer: dict[str, Any] | None = None) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         file = os.open(path, flags, 0o600)
         try:
@@ -72,13 +72,14 @@ class Tape:
         self.claiming = threading.Lock()
         self.owner: dict[str, Any] = {}
         self.node = node
+        self.payer = payer  # of its job, whenever no run of it is on
         self.own({})
         self.claim(_OVERFLOW, at=_SLOTS - 1)
         self.words[_VERSION] = _MAGIC  # last: until now it is not for reading
 
     def own(self, owner: dict[str, Any]) -> None:
         """Write who is to be billed for this process; {}, or one that is too long: whoever its job belongs to."""
-        text = json.dumps({**owner, "node": self.node}).encode()
+        text = json.dumps({**owner, "node": self.node, **({"payer": self.payer} if self.payer else {})}).encode()
         if len(text) > _HEADER - _OWNER:
             text = json.dumps({"node": self.node}).encode()
         self.owner = owner

@@ -11,7 +11,7 @@ import pytest
 
 from raycluster.account import owners
 from raycluster.account.owners import Owner
-from raycluster.engine.accounting import agent_of, described, nodes
+from raycluster.engine.agents import agent_of, described, nodes
 from raycluster.lake.lake import Lake
 from raycluster.lake.ledger import USAGE
 

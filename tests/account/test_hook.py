@@ -362,6 +362,7 @@ def test_it_is_installed_once_and_ray_gets_metered_functions(
         get_current_task_name=lambda: "task",
         get_current_task_attempt_number=lambda: 0,
         get_current_job_id=lambda: SimpleNamespace(binary=lambda: b"\0\0\0\1"),
+        get_job_config=lambda: SimpleNamespace(metadata={"team": "anna", "mood": "good"}),
     )
     monkeypatch.setattr(ray._private.worker, "global_worker", SimpleNamespace(core_worker=core))
     hook.install()
@@ -373,3 +374,6 @@ def test_it_is_installed_once_and_ray_gets_metered_functions(
     assert found.function(1) == 1
     assert calls(installed) == {"ok": 1}
     assert found._replace(function=value) == info
+    reading = slots.read(installed.tape.path)
+    assert reading is not None
+    assert reading.owner["payer"] == {"team": "anna"}

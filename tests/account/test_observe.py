@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raycluster.account import observe, proc, slots
-from raycluster.account.observe import Observer, Scene
+from raycluster.account.observe import Observer
 from raycluster.account.owners import NOBODY, Job, Owner
 from raycluster.account.proc import Process
+from raycluster.account.scene import Scene
 from raycluster.account.slots import COUNTERS, CPU, OPEN, WALL, Call, Reading
 from raycluster.account.window import Book, Line, Node, Window
 
@@ -45,6 +46,7 @@ class Machine:
     tapes: Path
     processes: dict[int, Process] = field(default_factory=dict)
     commands: dict[int, str] = field(default_factory=dict)
+    environments: dict[int, str] = field(default_factory=dict)  # what Ray tells submitted drivers, by pid
     written: dict[int, Tape] = field(default_factory=dict)
     threads: dict[int, int] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -177,6 +179,7 @@ def made(folder: Path, patch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(folder)
     patch.setattr(proc, "look", lambda pid: machine.processes.get(pid))
     patch.setattr(proc, "command", lambda pid: machine.commands.get(pid, ""))
+    patch.setattr(proc, "variable", lambda pid, _: machine.environments.get(pid))
     patch.setattr(proc, "thread_cpu", lambda pid, thread: machine.threads.get(thread, 0))
     patch.setattr(slots, "read", machine.read)
     machine.start(INIT, 0, "init")
