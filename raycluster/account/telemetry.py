@@ -16,9 +16,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -64,12 +65,7 @@ def traces() -> Any | None:
 
     Where what is asked for cannot be done, that is a warning.
     """
-    if "traces" not in _signals():
-        return None
-    try:
-        _require_exporter(["traces"])
-    except RayclusterError as missing:
-        _log.warning("nothing is traced: %s; fix: %s", missing.message, missing.fix)
+    if not _can_trace():
         return None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
@@ -80,12 +76,41 @@ def traces() -> Any | None:
     return provider
 
 
-def report(costs: pa.Table, run: Run) -> None:
+class Trace:
+    """The span of a run that goes on, by which others lie below it; `report` ends it."""
+
+    def __init__(self, run: Run, labels: Mapping[str, str]) -> None:
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self.made = InMemorySpanExporter()  # sent together, once
+        provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self.made))
+        self.tracer = provider.get_tracer(_SCOPE, __version__)
+        # Whoever has started this process, as `submit` or a scheduler, may have a trace of its own.
+        given = {name: os.environ.get(name.upper(), "") for name in ("traceparent", "tracestate")}
+        above = TraceContextTextMapPropagator().extract(given)
+        facts = {"run.id": run.run_id, "workload": run.workload, "dataset": run.dataset, **labels}
+        attributes = {f"raycluster.{name}": value for name, value in facts.items()}
+        self.root = self.tracer.start_span("raycluster.run", above, start_time=_lifetime(run)[0], attributes=attributes)
+        self.context = trace.set_span_in_context(self.root)
+
+    @classmethod
+    def of(cls, run: Run, labels: Mapping[str, str]) -> Trace | None:
+        """Begin the span of a run, where the environment asks for it and it can be done."""
+        return cls(run, labels) if _can_trace() else None
+
+
+def report(costs: pa.Table, run: Run, trace: Trace | None = None) -> None:
     """Send what a run has cost, lines of the ledger's COSTS, to the endpoint of the environment, if there is one.
 
-    It never raises for what goes wrong on the way: that is a warning.
+    Without the `trace` that was begun with it, the run's span is made now. It never raises for what goes wrong on the
+    way: that is a warning.
     """
-    wanted = _signals()
+    wanted = [signal for signal in _signals() if signal == "traces" or costs.num_rows]
     if not wanted:
         return
     try:
@@ -94,7 +119,10 @@ def report(costs: pa.Table, run: Run) -> None:
         _log.warning("the run is not reported to OpenTelemetry: %s; fix: %s", missing.message, missing.fix)
         return
     told = _few_stages(costs)
-    makers = {"metrics": _send_metrics, "traces": _send_spans}
+    makers: dict[str, Callable[[pa.Table, Run], None]] = {
+        "metrics": _send_metrics,
+        "traces": partial(_send_spans, trace=trace),
+    }
     with _overheard() as said:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         threads = [_started(makers[signal], told, run, said) for signal in wanted]
@@ -117,6 +145,17 @@ def _signals() -> list[str]:
         if _variable(signal, "ENDPOINT") and "otlp" in exporters.split(","):
             found.append(signal)
     return found
+
+
+def _can_trace() -> bool:
+    if "traces" not in _signals():
+        return False
+    try:
+        _require_exporter(["traces"])
+    except RayclusterError as missing:
+        _log.warning("nothing is traced: %s; fix: %s", missing.message, missing.fix)
+        return False
+    return True
 
 
 def _variable(signal: str, name: str) -> str:
@@ -238,36 +277,28 @@ def _amount(column: str, group: dict[str, Any]) -> float | int:
     return total / 1e9 if column == "nanousd" else total
 
 
-def _send_spans(costs: pa.Table, run: Run) -> None:
+def _send_spans(costs: pa.Table, run: Run, trace: Trace | None) -> None:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    made = InMemorySpanExporter()
-    provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(made))
-    _trace(provider.get_tracer(_SCOPE, __version__), costs, run)
-    spans = made.get_finished_spans()
+    trace = trace or Trace(run, {})
+    _complete(trace, costs, run)
+    spans = trace.made.get_finished_spans()
     if spans:  # a sampler may want none
         exporter: Any = OTLPSpanExporter(timeout=_timeout("traces"))
         exporter.export(spans)
         exporter.shutdown()
 
 
-def _trace(tracer: Any, costs: pa.Table, run: Run) -> None:
-    """Make the span of the run and those of its stages, each as long as the windows that it has lines in."""
-    from opentelemetry import trace
+def _complete(trace: Trace, costs: pa.Table, run: Run) -> None:
+    """End the span of the run, and make those of its stages, each as long as the windows that it has lines in."""
+    from opentelemetry.trace import Status, StatusCode
 
     start, end = _lifetime(run)
     sums = [(column, "sum") for _, column, _ in _SUMS]
     (whole,) = costs.group_by([]).aggregate(sums).to_pylist()
-    facts = {"run.id": run.run_id, "workload": run.workload, "dataset": run.dataset, "status": run.status}
-    attributes = {**{f"raycluster.{name}": value for name, value in facts.items()}, **_totals(whole)}
-    root = tracer.start_span("raycluster.run", start_time=start, attributes=attributes)
+    trace.root.set_attributes({"raycluster.status": run.status, **_totals(whole)})
     if run.status == "failed":
-        root.set_status(trace.Status(trace.StatusCode.ERROR))
-    context = trace.set_span_in_context(root)
+        trace.root.set_status(Status(StatusCode.ERROR))
     times = [("started_at", "min"), ("ended_at", "max")]
     for stage in costs.group_by("stage").aggregate([*sums, *times]).to_pylist():
         if stage["stage"] is None:  # of the run as a whole: its share of idle nodes, Ray's daemons
@@ -275,9 +306,9 @@ def _trace(tracer: Any, costs: pa.Table, run: Run) -> None:
         began = min(max(_nanoseconds(stage["started_at_min"]), start), end)
         ended = max(min(_nanoseconds(stage["ended_at_max"]), end), began)
         named = {"raycluster.run.id": run.run_id, "raycluster.stage": stage["stage"], **_totals(stage)}
-        span = tracer.start_span(f"stage {stage['stage']}", context, start_time=began, attributes=named)
+        span = trace.tracer.start_span(f"stage {stage['stage']}", trace.context, start_time=began, attributes=named)
         span.end(ended)
-    root.end(end)
+    trace.root.end(end)
 
 
 def _totals(group: dict[str, Any]) -> dict[str, float | int]:

@@ -51,6 +51,7 @@ class Job:
     pools: tuple[Pool, ...]
     run_id: str
     sink: Any  # lake.table.Sink: where and how rows are written
+    trace: dict[str, str] | None = None  # `account/tracing.py:carry`, of the driver
 
 
 class Line:

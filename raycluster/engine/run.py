@@ -17,10 +17,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from raycluster.account import tracing
 from raycluster.account.log import TOLD, Log
 from raycluster.account.owners import owner_of
 from raycluster.account.settle import lines_of
-from raycluster.account.telemetry import is_wanted, report
+from raycluster.account.telemetry import Trace, is_wanted, report
 from raycluster.account.terms import Terms
 from raycluster.engine.accounting import Account
 from raycluster.engine.backfill import Verdict, adopted, backfill, judge, others
@@ -31,12 +32,14 @@ from raycluster.engine.permit import require_permitted
 from raycluster.engine.pipeline import messages
 from raycluster.engine.prepare import declaration_digest, schema_of
 from raycluster.engine.progress import Pace, Progress
+from raycluster.engine.share import Share
 from raycluster.engine.summary import Snapshot, Summary
 from raycluster.errors import OverBudget, RayclusterError, RunFailed
 from raycluster.lake import rollback
 from raycluster.lake.generation import Filled
 from raycluster.lake.index import build
 from raycluster.lake.lake import Lake
+from raycluster.lake.ledger import COSTS
 from raycluster.lake.maintain import due, maintain
 from raycluster.lake.progress import Teller
 from raycluster.lake.runs import Run, Status, new_run_id
@@ -121,6 +124,7 @@ class _Run:
         self.plan, self.lake, self.terms, self.prune = plan, lake, terms, "prune" in terms.allow
         self.account: Account | None = None
         self.log: Log | None = None
+        self.trace: Trace | None = None
         self.billed = False
         self.workload = plan.workload
         self.table: Table = lake.table(self.workload.sink.dataset)
@@ -154,7 +158,7 @@ class _Run:
             self.landing.commit(fence="take", filled=None if self.plan.fill else adopted(self.workload))
         if last:
             self.lake.runs().close(last, f"it died; run {self.summary.run_id} goes on")
-        self._note()
+        self.trace = tracing.begin(self._note(), self.workload.labels)
         self.teller.start(follows=last)
 
     def open_account(self) -> None:
@@ -210,12 +214,19 @@ class _Run:
         self.summary.filled = sum(part.filled for part in filled.parts.values())
 
     def _job(self) -> Job:
-        return Job(workload=self.workload, pools=self.plan.pools, run_id=self.summary.run_id, sink=self.sink)
+        return Job(
+            workload=self.workload,
+            pools=self.plan.pools,
+            run_id=self.summary.run_id,
+            sink=self.sink,
+            trace=tracing.carry(),
+        )
 
     def collect(self) -> None:
         """Run the pipeline and keep what comes back."""
-        with _explained():
-            for message in messages(self.plan, self._job(), self.progress):
+        owner = owner_of(self.workload, self.summary.run_id)
+        with _explained(), Share(self.plan, owner, self.progress) as share:
+            for message in messages(self.plan, self._job(), self.progress, share):
                 self.tally.add(message)
                 self._require_budget()
                 if self.account is not None:
@@ -330,8 +341,9 @@ class _Run:
         finally:
             self.teller.close()
             self._say_end()
-        if self.billed and is_wanted():
-            report(lines_of(self.lake, run.run_id), run)
+        tracing.end()
+        if is_wanted():
+            report(lines_of(self.lake, run.run_id) if self.billed else COSTS.empty_table(), run, self.trace)
 
     def _say_end(self) -> None:
         log, self.log, summary = self.log, None, self.summary

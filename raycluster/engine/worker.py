@@ -12,12 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from raycluster.account import hook, meter
+from raycluster.account import hook, meter, tracing
 from raycluster.account.log import Log
 from raycluster.account.owners import owner_of
 from raycluster.engine.line import Job, Line, modalities
 from raycluster.engine.outlet import Outlet
-from raycluster.engine.progress import Reporter
+from raycluster.engine.progress import HELD, Reporter
 from raycluster.engine.sandbox import Sandbox
 from raycluster.lake.write import size_bytes
 
@@ -32,6 +32,7 @@ class Worker:
         owner = asdict(owner_of(job.workload, job.run_id))
         meter.charge(owner)
         Log(owner, level=logging.INFO)  # until the process ends, which works for this run only
+        tracing.join(job.trace)
         _log.info("works in pool %d of %d", pool + 1, len(job.pools))
         self.job = job
         self.pool = pool
@@ -43,9 +44,21 @@ class Worker:
 
     def __call__(self, unit: pa.Table) -> Iterator[pa.Table]:
         """Yield worked rows, or in the last pool one message."""
+        if not unit.num_rows:  # of a unit that the pool before has held back
+            return
         name = self._name(unit)
+        begun = self._ask(self.progress.started, name)
+        if begun == HELD:
+            return
+        with tracing.span(f"pool {self.pool + 1}", **{"run.id": self.job.run_id, "rows": unit.num_rows}):
+            made = self._made(unit, name, begun)
+        yield made
+        self.progress.finished.remote(name)
+        self.reporter.flush()
+
+    def _made(self, unit: pa.Table, name: str, begun: int) -> pa.Table:
         # A unit that was begun before and not finished killed its process: look for the guilty object in a sandbox.
-        if self._ask(self.progress.started, name):
+        if begun:
             _log.warning("unit %s was begun before and not finished: one object at a time from here on", name)
             rows = self.sandbox.run(unit, tried=lambda index: self._ask(self.progress.trying, name, index))
         else:
@@ -55,15 +68,12 @@ class Worker:
             outlet = Outlet(self.job, self.line.missing)
             fragments = self.job.sink.write(outlet.good(rows))
             meter.count(bytes_written=size_bytes(fragments))
-            yield outlet.message(fragments)
-        else:
-            # One table, once all is done: were some rows already taken when this process dies, the second attempt,
-            # which cuts them differently, could double or lose some.
-            table = pa.Table.from_batches(list(rows))
-            meter.lap("travel", modalities(table))  # what Ray does with it is not the last stage's
-            yield table
-        self.progress.finished.remote(name)
-        self.reporter.flush()
+            return outlet.message(fragments)
+        # One table, once all is done: were some rows already taken when this process dies, the second attempt,
+        # which cuts them differently, could double or lose some.
+        table = pa.Table.from_batches(list(rows))
+        meter.lap("travel", modalities(table))  # what Ray does with it is not the last stage's
+        return table
 
     def _name(self, unit: pa.Table) -> str:
         position = unit["position"][0].as_py() if "position" in unit.column_names else 0

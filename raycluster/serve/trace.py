@@ -1,75 +1,18 @@
 """A request becomes a trace: a span of its own, and within it what took its time, across Serve's calls too.
 
-Spans go out over OTLP where the standard variables name an endpoint (`account/telemetry.py`); otherwise a span is one
-look at a variable, and nothing of OpenTelemetry is imported. A client that sends a `traceparent` finds the request in
-its own trace. Nothing that somebody asked for or was answered is in a span: names, counts and times only.
+A client that sends a `traceparent` finds the request in its own trace. Nothing that somebody asked for or was answered
+is in a span: names, counts and times only (`account/tracing.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
-from typing import Any
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from raycluster import __version__
-from raycluster.account import telemetry
+from raycluster.account.tracing import SILENT, carry, flush, propagator, resume, span, tracer
 
-_NOTHING: AbstractContextManager[Any] = nullcontext()
-_SCOPE = "raycluster.serve"
-# What an error says may quote what somebody asked for; it is in the answer.
-_SILENT: dict[str, Any] = {"record_exception": False, "set_status_on_exception": False}
+__all__ = ["Traced", "carry", "flush", "resume", "span"]
+
 _UNTRACED = ("/healthz", "/readyz", "/metrics")  # every few seconds, for as long as a replica lives
-
-
-@cache
-def _provider() -> Any | None:
-    return telemetry.traces()
-
-
-@cache
-def _tracer() -> Any | None:
-    provider = _provider()
-    return provider and provider.get_tracer(_SCOPE, __version__)
-
-
-def span(name: str, **attributes: Any) -> AbstractContextManager[Any]:
-    """Return a context in which a span of that name is under way, below the one that is now; yields it, or None."""
-    return _NOTHING if _tracer() is None else _started(name, None, attributes)
-
-
-def carry() -> dict[str, str]:
-    """Return what lets another process go on with this trace: hand it over with the call, to `resume`."""
-    carried: dict[str, str] = {}
-    if _tracer() is not None:
-        _propagator().inject(carried)
-    return carried
-
-
-def resume(carried: Mapping[str, str], name: str, **attributes: Any) -> AbstractContextManager[Any]:
-    """Return a context as `span` does, below the span that another process was in when it carried this here."""
-    return _NOTHING if _tracer() is None else _started(name, _propagator().extract(carried), attributes)
-
-
-def _started(name: str, above: Any, attributes: Mapping[str, Any]) -> AbstractContextManager[Any]:
-    known = {f"raycluster.{key}": value for key, value in attributes.items() if value is not None}
-    tracer: Any = _tracer()
-    found: AbstractContextManager[Any] = tracer.start_as_current_span(name, above, attributes=known, **_SILENT)
-    return found
-
-
-def flush() -> None:
-    """Send what has gathered, as a process does before it ends."""
-    if (provider := _provider()) is not None:
-        provider.force_flush()
-
-
-def _propagator() -> Any:
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    return TraceContextTextMapPropagator()
 
 
 class Traced:
@@ -80,15 +23,15 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, within its span."""
-        tracer = _tracer() if scope["type"] == "http" and scope["path"] not in _UNTRACED else None
-        if tracer is None:
+        maker = tracer() if scope["type"] == "http" and scope["path"] not in _UNTRACED else None
+        if maker is None:
             await self.app(scope, receive, send)
             return
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        above = _propagator().extract(headers)
-        with tracer.start_as_current_span(scope["method"], above, kind=SpanKind.SERVER, **_SILENT) as own:
+        above = propagator().extract(headers)
+        with maker.start_as_current_span(scope["method"], above, kind=SpanKind.SERVER, **SILENT) as own:
             own.set_attributes({"http.request.method": scope["method"], "url.scheme": scope["scheme"]})
 
             def note(status: int) -> None:

@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from starlette.testclient import TestClient
 
 from raycluster import __version__
+from raycluster.account import tracing
 from raycluster.serve import trace
 
 TRACE, ABOVE = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -30,13 +31,13 @@ def anew(monkeypatch):
 
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
-    trace._provider.cache_clear()
-    trace._tracer.cache_clear()
+    tracing.provider.cache_clear()
+    tracing.tracer.cache_clear()
     yield
-    if (provider := trace._provider()) is not None:
+    if (provider := tracing.provider()) is not None:
         provider.shutdown()
-    trace._provider.cache_clear()
-    trace._tracer.cache_clear()
+    tracing.provider.cache_clear()
+    tracing.tracer.cache_clear()
 
 
 @pytest.fixture
