@@ -16,10 +16,11 @@ from raycluster.account.price import Window, gone, price, windows
 from raycluster.declare.prices import Prices
 from raycluster.lake.lake import Lake
 from raycluster.lake.ledger import COSTS, USAGE, Ledger
+from raycluster.lake.maintain import tend_ledger
 from raycluster.lake.sql import any_of, instant, quoted
 from raycluster.units import NanoUsd
 
-_FILES_AT_ONCE = 500  # some 20,000 lines
+_FILES_AT_ONCE = 2000  # some 30,000 lines. A window that is cut in two is priced twice
 _TRIES = 5  # while others settle the same windows
 _SPANS_AT_ONCE = 50  # in one question to the ledger
 
@@ -57,6 +58,8 @@ def settle(lake: Lake, prices: Prices) -> Settled:
         done = Settled(
             files=done.files + len(part), lines=done.lines + lines.num_rows, windows=done.windows + len(touched)
         )
+    if done.files:
+        tend_ledger(lake)
     return done
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,10 @@ from raycluster.errors import LakeError
 from raycluster.lake import store
 from raycluster.lake.columns import PRIMARY_KEY
 from raycluster.lake.register import Register
+
+# Files of the inbox that are read or removed at once. A store takes 30 ms for each: one after the other, 166 nodes lay
+# down windows faster than they are taken up.
+_AT_ONCE = 32
 
 # What a line is about. `task`: inside calls; `background`: a worker's process between its calls (Ray's own handling of
 # arguments and results, threads that a call left behind); `startup`: before its first call; `driver`; `system`: Ray's
@@ -170,20 +175,26 @@ class Ledger:
         Raises:
             LakeError: a file that holds no usage.
         """
-        tables = []
-        with tempfile.TemporaryDirectory(prefix="raycluster-") as folder:
-            for name in sorted(names):
-                path = Path(folder) / "lines.arrow"
-                if store.download(self.inbox, name, path):
-                    tables.append(_usage_in(path, f"{self.inbox}/{name}"))
-        lines = pa.concat_tables(tables) if tables else USAGE.empty_table()
+        with tempfile.TemporaryDirectory(prefix="raycluster-") as folder, ThreadPoolExecutor(_AT_ONCE) as pool:
+
+            def lines_in(name: str) -> pa.Table:
+                path = Path(folder) / name
+                there = store.download(self.inbox, name, path)
+                return _usage_in(path, f"{self.inbox}/{name}") if there else USAGE.empty_table()
+
+            lines = pa.concat_tables([USAGE.empty_table(), *pool.map(lines_in, sorted(names))])
         last = {key: place for place, key in enumerate(lines["id"].to_pylist())}
         return lines if len(last) == lines.num_rows else lines.take(pa.array(sorted(last.values()), pa.int64()))
 
     def clear(self, names: Sequence[str]) -> None:
         """Remove files of the inbox whose lines are in `_usage`."""
-        for name in names:
-            store.remove_file(self.inbox, name)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda name: store.remove_file(self.inbox, name), names))
+
+    @property
+    def uris(self) -> tuple[str, str]:
+        """Return where the two tables lie."""
+        return self._usage.uri, self._costs.uri
 
     @property
     def inbox(self) -> str:

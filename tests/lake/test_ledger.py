@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from raycluster.errors import LakeError
+from raycluster.lake import store
 from raycluster.lake.lake import Lake
 from raycluster.lake.ledger import COSTS, NAMES, QUANTITIES, USAGE, line_id
 
@@ -94,6 +95,23 @@ def test_a_file_that_holds_no_usage_is_named(lake: Lake) -> None:
         ledger.inbox_lines(ledger.inbox_names())
     Path(ledger.inbox, "notes.txt").write_text("not for the ledger")
     assert "notes.txt" not in ledger.inbox_names()
+
+
+def test_files_of_the_inbox_are_read_and_removed_side_by_side(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = lake.ledger()
+    for number in range(4):
+        ledger.drop(usage(**{f"line{number}": number}), f"{number}")
+    together = threading.Barrier(4, timeout=20)  # breaks where one waits for another
+
+    def beside(act: Any) -> Any:
+        return lambda *given: (together.wait(), act(*given))[1]
+
+    monkeypatch.setattr(store, "download", beside(store.download))
+    monkeypatch.setattr(store, "remove_file", beside(store.remove_file))
+    names = ledger.inbox_names()
+    assert ledger.inbox_lines(names)["id"].to_pylist() == ["line0", "line1", "line2", "line3"]
+    ledger.clear(names)
+    assert ledger.inbox_names() == []
 
 
 def test_a_line_replaces_itself(place: Lake) -> None:

@@ -17,6 +17,7 @@ from raycluster.lake import store
 from raycluster.lake.commit import Change, commit
 from raycluster.lake.index import build
 from raycluster.lake.lease import SKEW, lease, leases
+from raycluster.lake.ledger import COSTS
 from raycluster.lake.maintain import due, maintain
 from raycluster.lake.runs import Run
 
@@ -457,6 +458,41 @@ def test_the_lists_beside_it_are_kept_short(writer, lake, monkeypatch):
     assert done.bytes_freed > 20_000
     lake.quarantine("d").add([bad("q1")], run_id="again", workload="w")  # keys are still keys
     assert len(lake.quarantine("d").rows()) == 6
+
+
+def test_the_ledger_is_kept_short_while_others_add_to_it(lake, monkeypatch):
+    monkeypatch.setattr(care, "_MANY", 4)
+    monkeypatch.setattr(care, "_LIST_AGE", timedelta(0))
+    ledger = lake.ledger()
+    assert care.tend_ledger(lake) == 0  # nothing was ever written
+
+    def put(name, amount):
+        ledger.put_costs(pa.Table.from_pylist([{"id": name, "nanousd": amount}], COSTS))
+
+    for number in range(3):
+        put(f"line{number}", number)
+    assert care.tend_ledger(lake) == 0
+    put("line0", 100)
+    over = threading.Event()
+
+    def add():
+        for number in range(10):
+            put(f"more{number}", 1)
+        over.set()
+
+    other = threading.Thread(target=add)
+    other.start()
+    while not over.is_set():
+        care.tend_ledger(lake)
+    other.join()
+    assert care.tend_ledger(lake) >= 0
+    rows = [row for batch in ledger.costs() for row in batch.to_pylist()]
+    assert sorted((row["id"], row["nanousd"]) for row in rows) == sorted(
+        [("line0", 100), ("line1", 1), ("line2", 2), *((f"more{number}", 1) for number in range(10))]
+    )
+    costs = store.open_dataset(ledger.uris[1])
+    assert len(costs.get_fragments()) < 4 + 10
+    assert len(costs.versions()) < 15  # one for each put, without
 
 
 def test_due_when_small_fragments_are_many(writer, lake, monkeypatch):
