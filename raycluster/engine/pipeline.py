@@ -6,14 +6,16 @@ with Lance (ray#59871, and one commit at the very end that a killed driver never
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from raycluster.engine.line import Job
+from raycluster.engine.share import Share
 from raycluster.engine.worker import Worker
 from raycluster.errors import InvalidUse
+from raycluster.place import Pool
 from raycluster.plan import Plan, shards
 
 
@@ -42,15 +44,30 @@ def from_units(units: list[pa.Table]) -> Any:
     return ray.data.from_blocks(units)
 
 
-def messages(plan: Plan, job: Job, progress: Any) -> Iterator[dict[str, Any]]:
-    """Run the pools over the plan's objects and yield each message (schema `outlet.MESSAGE`) as it comes."""
+def messages(plan: Plan, job: Job, progress: Any, share: Share) -> Iterator[dict[str, Any]]:
+    """Work through the plan's objects and yield each message (schema `outlet.MESSAGE`) as it comes.
+
+    In rounds: one, unless the run's share of the cluster changes on the way.
+    """
+    units = shards(plan, sequential=plan.workload.source.sequential)
+    left: dict[str, pa.Table] = {unit["object_id"][0].as_py(): unit for unit in units}
+    while left:
+        pools = share.begin(len(left))
+        for message in _round(list(left.values()), pools, job, progress):
+            for one in message["objects"]:
+                left.pop(one["object_id"], None)
+            share.left = len(left)
+            yield message
+        if not share.is_moving:
+            return  # all has come out, or the tally will say what has not
+
+
+def _round(units: list[pa.Table], pools: Sequence[Pool], job: Job, progress: Any) -> Iterator[dict[str, Any]]:
+    """Run the pools over units of work, and yield the messages of those that were begun."""
     from ray.data import ActorPoolStrategy
 
-    units: list[pa.Table] = list(shards(plan, sequential=plan.workload.source.sequential))
-    if not units:
-        return
     dataset = from_units(units)
-    for index, pool in enumerate(plan.pools):
+    for index, pool in enumerate(pools):
         actors = min(pool.actors, len(units)) if index == 0 else pool.actors
         dataset = dataset.map_batches(
             Worker,

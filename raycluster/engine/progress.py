@@ -14,6 +14,8 @@ from typing import Any
 # A worker speaks at most once in this time, so that 2,000 workers stay under 2,000 messages a second.
 _EVERY_SECONDS = 1.0
 
+HELD = -1  # instead of a number of starts
+
 
 @dataclass(kw_only=True)
 class Pace:
@@ -31,9 +33,16 @@ class Progress:
         self.tried: dict[str, Counter[int]] = {}  # unit -> member of it -> how often a sandbox began it
         self.stages: dict[str, Pace] = {}
         self.read_bytes = 0
+        self.is_held = False
+
+    def hold(self, is_held: bool) -> None:
+        """Let no unit of the first pool begin from now on, or let them begin again."""
+        self.is_held = is_held
 
     def started(self, unit: str) -> int:
-        """Note that a unit of work is begun; return how often it was begun before."""
+        """Note that a unit of work is begun; return how often it was begun before, or HELD: it is not to begin now."""
+        if self.is_held and unit.startswith("0:"):
+            return HELD
         self.starts[unit] += 1
         return self.starts[unit] - 1
 

@@ -1,0 +1,195 @@
+"""One machine becomes several: each with processes, network, mounts, shared memory, files and an sshd of its own.
+
+A machine is a set of namespaces, whose root is a layer over this machine's, so that packages are there and what is
+written stays within it. Pulling its plug kills its first process, and with it the kernel kills all the others. They
+are joined by a bridge of their own, and reach nothing else. A folder is shared by all, as a file server's would be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+SHARED = "/srv/shared"
+DESK = "desk"  # whence clusters are launched: no Ray runs there
+NEEDED = ("ip", "unshare", "nsenter", "/usr/sbin/sshd", "ssh", "ssh-keygen", "rsync", "screen")
+_SUBNET = "10.88.0"
+_START_SECONDS = 30.0
+
+# What a machine's first process does, before it becomes its sshd. The overlay is of this machine's own root.
+_BOOT = """
+set -e
+ip link set lo up
+ip route replace default dev eth0   # else Ray takes 127.0.0.1 for this machine's address
+hostname {name}
+mount --make-rprivate /
+mount -t overlay overlay -o lowerdir=/,upperdir={own}/upper,workdir={own}/work {own}/root
+mount --rbind /dev {own}/root/dev
+mount -t tmpfs -o size=3g tmpfs {own}/root/dev/shm
+mount -t proc proc {own}/root/proc
+mount --rbind /sys {own}/root/sys
+mount -t tmpfs tmpfs {own}/root/run
+mkdir -p {own}/root/run/sshd {own}/root{shared}
+mount -t tmpfs tmpfs {own}/root/tmp
+mount --bind {folder}/shared {own}/root{shared}
+for hidden in .ray .ssh; do mkdir -p {own}/root/root/$hidden; mount -t tmpfs tmpfs {own}/root/root/$hidden; done
+install -m 600 {folder}/key {own}/root/root/.ssh/id_machines
+install -m 600 {folder}/key.pub {own}/root/root/.ssh/authorized_keys
+install -m 600 {folder}/host {own}/root/run/sshd/host
+cp {folder}/profile {own}/root/root/.bashrc
+exec chroot {own}/root /usr/sbin/sshd -D -e -h /run/sshd/host \\
+  -o UsePAM=no -o PidFile=none -o StrictModes=no -o MaxStartups=100 -o UseDNS=no
+"""
+
+
+def refusal() -> str:
+    """Return why machines cannot be had here, or nothing."""
+    if os.geteuid() != 0:
+        return "machines of their own need root"
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    tried = subprocess.run(
+        ["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, text=True, check=False
+    )
+    return tried.stderr.strip() and f"namespaces are refused: {tried.stderr.strip()}"
+
+
+@dataclass(kw_only=True)
+class Machines:
+    """Machines by name, `desk` first; addresses are given in the order of names."""
+
+    folder: Path
+    names: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)  # of every shell on them
+    booted: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __enter__(self) -> Machines:
+        (self.folder / "shared").mkdir(parents=True)
+        for key in ("key", "host"):
+            _call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / key))
+        told = {"PATH": f"{BIN}:/usr/sbin:/usr/bin:/sbin:/bin", **self.environment}
+        (self.folder / "profile").write_text("".join(f"export {name}={value!r}\n" for name, value in told.items()))
+        _call("ip", "netns", "add", self._net("switch"))
+        _call("ip", "-n", self._net("switch"), "link", "add", "bridge", "type", "bridge")
+        _call("ip", "-n", self._net("switch"), "link", "set", "bridge", "up")
+        try:
+            for name in (DESK, *self.names):
+                self._plug_in(name)
+                self.boot(name)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self.booted):
+            self.power_off(name)
+        for name in ("switch", DESK, *self.names):
+            subprocess.run(["ip", "netns", "del", self._net(name)], capture_output=True, check=False)
+
+    def address(self, name: str) -> str:
+        """Return a machine's IP address."""
+        return f"{_SUBNET}.{10 + (DESK, *self.names).index(name)}"
+
+    def boot(self, name: str) -> None:
+        """Start a machine, as it was first: nothing that it wrote outlives its power."""
+        own = self.folder / name
+        own.mkdir(exist_ok=True)
+        self._plug(name, "up")
+        _call("mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", str(own))
+        for part in ("upper", "work", "root"):
+            (own / part).mkdir()
+        script = self.folder / f"{name}.sh"
+        script.write_text(_BOOT.format(name=name, own=own, folder=self.folder, shared=SHARED))
+        spaces = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--kill-child", "--mount-proc"]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.booted[name] = subprocess.Popen(
+                ["ip", "netns", "exec", self._net(name), *spaces, "bash", str(script)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until = time.monotonic() + _START_SECONDS
+        while self.run(name, "bash -c '</dev/tcp/127.0.0.1/22'").returncode != 0:
+            assert time.monotonic() < until, (self.folder / f"{name}.log").read_text()
+            time.sleep(0.05)
+
+    def power_off(self, name: str) -> None:
+        """Pull a machine's plug: all that ran on it is gone at once, and what lay on its disks."""
+        self._plug(name, "down")  # else its kernel would tell everybody that nobody is there any more
+        first, outer = self._first(name), self.booted.pop(name)
+        with suppress(ProcessLookupError):
+            os.kill(first or outer.pid, signal.SIGKILL)
+        outer.wait(timeout=_START_SECONDS)
+        _call("umount", "--lazy", str(self.folder / name))
+
+    def run(
+        self, name: str, command: str, *, timeout: float = 120.0, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Carry out a shell command on a machine, in a login of its own."""
+        started = self.start(name, command, **environment)
+        try:
+            out, err = started.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as late:
+            started.kill()
+            out, err = started.communicate()
+            raise AssertionError(f"{name}: {command}: not done in {timeout:.0f} s\n{out}\n{err}") from late
+        return subprocess.CompletedProcess(command, started.returncode, out, err)
+
+    def start(self, name: str, command: str, **environment: str) -> subprocess.Popen[str]:
+        """Begin a shell command on a machine."""
+        first = self._first(name)
+        enter = ["nsenter", "-t", str(first), "-m", "-p", "-u", "-i", "-n", "-r", "-w"] if first else ["false"]
+        return subprocess.Popen(
+            [*enter, "env", "-i", "HOME=/root", "USER=root", "TERM=dumb", "LANG=C.UTF-8"]
+            + [f"{key}={value}" for key, value in environment.items()]
+            + ["bash", "-c", f". /root/.bashrc; {command}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, name: str, command: str, *, timeout: float = 120.0, **environment: str) -> str:
+        """Carry out a shell command that must not fail; return what it says."""
+        done = self.run(name, command, timeout=timeout, **environment)
+        assert done.returncode == 0, f"{name}: {command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def _first(self, name: str) -> int:
+        """Return the pid, seen from here, of a machine's first process; 0: there is none."""
+        pid = self.booted[name].pid
+        with suppress(OSError):
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                return int(child)
+        return 0
+
+    def _plug_in(self, name: str) -> None:
+        switch, net = self._net("switch"), self._net(name)
+        _call("ip", "netns", "add", net)
+        _call("ip", "-n", switch, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", net)
+        _call("ip", "-n", switch, "link", "set", name, "master", "bridge")
+        _call("ip", "-n", net, "addr", "add", f"{self.address(name)}/24", "dev", "eth0")
+        _call("ip", "-n", net, "link", "set", "eth0", "up")
+
+    def _plug(self, name: str, state: str) -> None:
+        _call("ip", "-n", self._net("switch"), "link", "set", name, state)
+
+    def _net(self, name: str) -> str:
+        return f"rc{os.getpid()}-{name}"
+
+
+def _call(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
