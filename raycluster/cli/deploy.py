@@ -20,6 +20,7 @@ from raycluster.errors import InvalidUse
 @click.option("--wait", default=300, show_default=True, type=click.IntRange(1), help="Seconds to wait for that.")
 @click.option("--kuberay", is_flag=True, help="Print a RayService manifest instead of a Serve config.")
 @click.option("--image", default="raycluster:latest", show_default=True, help="With --kuberay: has raycluster in it.")
+@click.option("--node-type", default="local", show_default=True, help="With --kuberay: of its machines; prices it.")
 @lake_option
 def deploy(lake: str, address: str | None, **asked: Any) -> None:
     """Serve a lake on a Ray cluster: deploy there, or print the Serve config or the KubeRay manifest that does."""
@@ -30,7 +31,7 @@ def deploy(lake: str, address: str | None, **asked: Any) -> None:
     if asked["kuberay"]:
         if address:
             raise InvalidUse("--kuberay prints, --address deploys", where="--address", fix="leave one of them out")
-        click.echo(config.ray_service(how, door, asked["image"]), nl=False)
+        click.echo(config.ray_service(how, door, asked["image"], node_type=asked["node_type"]), nl=False)
         return
     told = config.serve_config(how, door)
     if "://" not in how.lake:

@@ -7,6 +7,7 @@ the same path, or, on Kubernetes, in a Secret and a ConfigMap that the manifest 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,13 @@ from raycluster.serve.settings import Settings
 # Ray takes `worker_process_setup_hook` of a job only; this variable is what that becomes in a worker (Ray 2.60,
 # ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR). Delete when a Serve application may have a hook of its own.
 _HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
-# Read where a node's Ray starts: a config comes too late for them.
-_PROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+# Read where a node's Ray starts: a config comes too late for them. The last has all jobs metered.
+_STARTED_WITH = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_RUNTIME_ENV_HOOK": "raycluster.account.job.runtime_env",
+}
+_LOCAL = "local"  # what the bill takes a node for that does not say what it is
 _DEPLOYMENTS = [
     {"name": "gateway", "ray_actor_options": {"num_cpus": 1}},
     {
@@ -35,6 +41,9 @@ _DEPLOYMENTS = [
     },
     {"name": "keeper", "ray_actor_options": {"num_cpus": 0.1}},
 ]
+# Ray's own token, in the way of KubeRay 1.6: who reaches a port of the cluster and has not got it is refused.
+_RAY_TOKEN = f"{NAME}-ray-token"
+_ALONE = {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
 _MOUNTS = {"tokens": "secret", "jwks": "configMap", "policy": "configMap"}  # what of the rules may be a file
 _MOUNTED = "/etc/raycluster"
 
@@ -75,8 +84,10 @@ def serve_config(settings: Settings, door: Door) -> dict[str, Any]:
     }
 
 
-def ray_service(settings: Settings, door: Door, image: str) -> str:
+def ray_service(settings: Settings, door: Door, image: str, *, node_type: str = _LOCAL) -> str:
     """Return a RayService manifest, as text: above it, how to make what it refers to.
+
+    Its pods run on machines of a type, by the name that the price list and Kubernetes have for it.
 
     Raises:
         InvalidUse: a lake or a file that pods would not have.
@@ -89,33 +100,55 @@ def ray_service(settings: Settings, door: Door, image: str) -> str:
         )
     files = _files(settings.rules)
     mounted = replace(settings, rules=_mounted(settings.rules, files))
+    head = _pod("ray-head", image, {"cpu": "2", "memory": "8Gi"}, [*files])
+    worker = _pod("ray-worker", image, {"cpu": "4", "memory": "12Gi"}, [*files])
+    head["containers"][0]["lifecycle"] = {"postStart": {"exec": {"command": _accounting(settings.lake)}}}
+    if node_type != _LOCAL:
+        for pod in (head, worker):
+            pod["nodeSelector"] = {"node.kubernetes.io/instance-type": node_type}
     manifest = {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
         "metadata": {"name": NAME},
         "spec": {
             "serveConfigV2": written(serve_config(mounted, door)),
-            "rayClusterConfig": {
-                "rayVersion": ray.__version__,
-                "enableInTreeAutoscaling": True,
-                "headGroupSpec": {
-                    "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
-                    "template": _pod("ray-head", image, {"cpu": "2", "memory": "8Gi"}, [*files]),
-                },
-                "workerGroupSpecs": [
-                    {
-                        "groupName": "serving",
-                        "replicas": 1,
-                        "minReplicas": 1,
-                        "maxReplicas": 4,
-                        "rayStartParams": {},
-                        "template": _pod("ray-worker", image, {"cpu": "4", "memory": "12Gi"}, [*files]),
-                    }
-                ],
-            },
+            "rayClusterConfig": _cluster(
+                head, worker, labels={"raycluster/node-type": node_type, "ray.io/market-type": "on-demand"}
+            ),
         },
     }
     return "".join(f"# {line}\n" for line in _preparations(files)) + written(manifest)
+
+
+def _cluster(head: dict[str, Any], worker: dict[str, Any], *, labels: dict[str, str]) -> dict[str, Any]:
+    """Return a cluster of these pods: their containers' sizes are what Ray takes their nodes for."""
+    return {
+        "rayVersion": ray.__version__,
+        "authOptions": {"mode": "token", "secretName": _RAY_TOKEN},
+        "enableInTreeAutoscaling": True,
+        "headGroupSpec": {
+            "labels": labels,
+            "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
+            "template": {"spec": head},
+        },
+        "workerGroupSpecs": [
+            {
+                "groupName": "serving",
+                "replicas": 1,
+                "minReplicas": 1,
+                "maxReplicas": 4,
+                "labels": labels,
+                "rayStartParams": {},
+                "template": {"spec": worker},
+            }
+        ],
+    }
+
+
+def _accounting(lake: str) -> list[str]:
+    """Return what a head runs once it is there: it waits for Ray, which the container itself starts."""
+    account = f"raycluster cluster account --lake {shlex.quote(lake)} --address auto"
+    return ["bash", "-c", f"until ray health-check; do sleep 2; done; {account}"]
 
 
 def _files(rules: Rules) -> dict[str, Path]:
@@ -139,6 +172,7 @@ def _preparations(files: dict[str, Path]) -> list[str]:
     made = [f"kubectl create {kinds[_MOUNTS[name]]} {NAME}-{name} --from-file={path}" for name, path in files.items()]
     return [
         "KubeRay makes a cluster of this: `kubectl apply -f FILE`. Before that:",
+        f"  kubectl create secret generic {_RAY_TOKEN} --from-file=auth_token=$HOME/.ray/auth_token",
         *(f"  {one}" for one in made),
         f"  kubectl create secret generic {NAME}-store --from-literal=AWS_ACCESS_KEY_ID=... (or let pods have a role)",
     ]
@@ -148,14 +182,14 @@ def _pod(name: str, image: str, resources: dict[str, str], files: list[str]) -> 
     container = {
         "name": name,
         "image": image,
-        "env": [{"name": key, "value": value} for key, value in _PROXY.items()],
+        "env": [{"name": key, "value": value} for key, value in _STARTED_WITH.items()],
         "envFrom": [{"secretRef": {"name": f"{NAME}-store", "optional": True}}],
         "resources": {"requests": resources, "limits": resources},
-        "securityContext": {"allowPrivilegeEscalation": False},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [{"name": one, "mountPath": f"{_MOUNTED}/{one}", "readOnly": True} for one in files],
     }
     volumes = [{"name": one, **_source(one)} for one in files]
-    return {"spec": {"containers": [container], "volumes": volumes}}
+    return {"securityContext": _ALONE, "containers": [container], "volumes": volumes}
 
 
 def _source(name: str) -> dict[str, Any]:

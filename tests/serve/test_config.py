@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 import ray
 import yaml
+from kuberay_api import check, pods
 from ray.serve.schema import ServeDeploySchema
 
 from raycluster.account.hook import HOOK
@@ -17,54 +18,6 @@ from raycluster.govern.gate import Rules
 from raycluster.serve.config import Door, ray_service, serve_config, written
 from raycluster.serve.settings import Settings
 
-# What KubeRay's API takes of a RayService, v1, by its Go types (RayServiceSpec, RayClusterSpec, HeadGroupSpec,
-# WorkerGroupSpec in ray-operator/apis/ray/v1); its pod templates are Kubernetes' own, and checked as such.
-PARAMS = {"type": "object", "additionalProperties": {"type": "string"}}
-COUNT = {"type": "integer", "minimum": 0}
-GROUP = {"type": "object", "additionalProperties": False}
-RAY_SERVICE = {
-    **GROUP,
-    "required": ["apiVersion", "kind", "metadata", "spec"],
-    "properties": {
-        "apiVersion": {"const": "ray.io/v1"},
-        "kind": {"const": "RayService"},
-        "metadata": {"type": "object", "required": ["name"]},
-        "spec": {
-            **GROUP,
-            "properties": {
-                "serveConfigV2": {"type": "string"},
-                "rayClusterConfig": {
-                    **GROUP,
-                    "required": ["headGroupSpec"],
-                    "properties": {
-                        "rayVersion": {"type": "string"},
-                        "enableInTreeAutoscaling": {"type": "boolean"},
-                        "headGroupSpec": {
-                            **GROUP,
-                            "required": ["template"],
-                            "properties": {"rayStartParams": PARAMS, "template": {"type": "object"}},
-                        },
-                        "workerGroupSpecs": {
-                            "type": "array",
-                            "items": {
-                                **GROUP,
-                                "required": ["groupName", "maxReplicas", "minReplicas", "template"],
-                                "properties": {
-                                    "groupName": {"type": "string"},
-                                    "replicas": COUNT,
-                                    "minReplicas": COUNT,
-                                    "maxReplicas": COUNT,
-                                    "rayStartParams": PARAMS,
-                                    "template": {"type": "object"},
-                                },
-                            },
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
 REMOTE = Settings(
     lake="s3://bucket/lake",
     rules=Rules(issuer="https://login.example", audience="media"),
@@ -86,18 +39,6 @@ def files(tmp_path: Path) -> Settings:
         policy=str(tmp_path / "rules"),
     )
     return Settings(lake="s3://bucket/lake", rules=rules)
-
-
-def pods(manifest: dict) -> list[dict]:
-    cluster = manifest["spec"]["rayClusterConfig"]
-    return [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
-
-
-def check(manifest: dict) -> None:
-    jsonschema.validate(manifest, RAY_SERVICE)
-    for pod in pods(manifest):
-        pod = {"apiVersion": "v1", "kind": "Pod", **pod}
-        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_serve_takes_it():
@@ -138,6 +79,8 @@ def test_kuberay_takes_it():
     manifest = yaml.safe_load(ray_service(REMOTE, Door(port=9000), "registry.example/raycluster:1"))
     check(manifest)
     assert manifest["spec"]["rayClusterConfig"]["rayVersion"] == ray.__version__
+    assert manifest["spec"]["rayClusterConfig"]["authOptions"]["mode"] == "token"
+    assert all(one["spec"]["securityContext"]["runAsNonRoot"] for one in pods(manifest))
     assert [one["spec"]["containers"][0]["image"] for one in pods(manifest)] == ["registry.example/raycluster:1"] * 2
     inner = yaml.safe_load(manifest["spec"]["serveConfigV2"])
     assert inner == serve_config(REMOTE, Door(port=9000))
