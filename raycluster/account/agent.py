@@ -40,6 +40,8 @@ class Agent:
     """The actor. Its own work is part of the system."""
 
     def __init__(self, node: Node) -> None:
+        from ray.util.metrics import Gauge
+
         self.raylet = os.getppid()
         self.node = node
         self.tapes = tapes()
@@ -61,6 +63,8 @@ class Agent:
         self.slow = 0.0
         self.processes: dict[int, proc.Process] = {}
         self.cost = 0.0  # CPU-seconds of the last look
+        # Among Ray's own metrics of the node: that it is there says that the node has an agent.
+        self.waiting = Gauge("raycluster_agent_unsent_windows", "Windows of usage that could not be written so far.")
         with suppress(PermissionError):  # Ray's workers are nice (15): on a busy machine it would hardly ever look
             os.setpriority(os.PRIO_PROCESS, 0, 0)
         self.over = threading.Event()
@@ -167,6 +171,7 @@ class Agent:
             failed = [one for one in waiting if not self._drop(lake, *one)]
             if failed:
                 self.unsent[lake] = failed[-1000:]
+        self.waiting.set(sum(map(len, self.unsent.values())))
         self._save()
 
     def _drop(self, lake: str, started: int, lines: Any) -> bool:

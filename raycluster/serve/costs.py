@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -16,16 +15,11 @@ from pydantic import BaseModel
 
 from raycluster.account.bill import make_bill
 from raycluster.account.question import DEFAULT_BY, ask, filters, keys
-from raycluster.account.settle import settle
-from raycluster.account.terms import declared_prices
 from raycluster.errors import InvalidUse
-from raycluster.lake.lake import Lake
-from raycluster.serve.seldom import Seldom
+from raycluster.serve.spent import settler
 from raycluster.serve.visit import Visitor
 
 router = APIRouter(prefix="/v1/costs", tags=["costs"])
-
-_SETTLE_SECONDS = 60.0
 
 
 class Asked(BaseModel, extra="forbid"):
@@ -43,7 +37,7 @@ def costs(visit: Visitor, asked: Annotated[Asked, Query()]) -> dict[str, Any]:
     """Say what was paid for what."""
     visit.see("costs")
     lake = visit.context.lake
-    _settler(lake).nudge()
+    settler(lake).nudge()
     only = [*asked.only, *([f"run={asked.run}"] if asked.run else [])]
     with _blaming("by"):
         keys(asked.by)
@@ -63,8 +57,3 @@ def _blaming(field: str) -> Iterator[None]:
         yield
     except InvalidUse as error:
         raise InvalidUse(error.message, fix=error.fix, where=field) from error
-
-
-@cache
-def _settler(lake: Lake) -> Seldom:
-    return Seldom(lambda: settle(lake, declared_prices(None)), every=_SETTLE_SECONDS)

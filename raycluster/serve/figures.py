@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from raycluster.errors import RayclusterError
@@ -21,7 +20,9 @@ from raycluster.lake.lake import Lake
 from raycluster.lake.probe import recall, unindexed
 from raycluster.lake.progress import is_stale
 from raycluster.lake.runs import Run, Status
+from raycluster.serve import spent
 from raycluster.serve.seldom import Seldom
+from raycluster.serve.spent import gauge
 
 _LOOK_SECONDS = 15.0
 _PROBE_SECONDS = 600.0  # of each dataset in use; some seconds of a core
@@ -38,20 +39,23 @@ class Figures:
         self.lake, self.follower = lake, follower
         self.look = Seldom(self._look, every=_LOOK_SECONDS)
         self.probe = Seldom(self._probe, every=_PROBE_SECONDS)
+        self.bill = Seldom(self._bill, every=spent.SETTLE_SECONDS)
         self._families: list[Metric] = []
+        self._costs: list[Metric] = []
         self._recalls: dict[str, float] = {}
 
     def collect(self) -> Iterable[Metric]:
         """Return the figures; a look at the lake is begun where one is due, and not waited for for long."""
         if self.follower.versions():  # else the first datasets in use would wait for the second round
             self.probe.nudge()
+        self.bill.nudge()
         is_fresh = time.monotonic() - self.look.succeeded < _FRESH_SECONDS
         is_done = self.look.nudge(0.0 if is_fresh else _PATIENCE_SECONDS)
-        up = _gauge("lake_up", "1 where the last look at the lake went well.")
+        up = gauge("lake_up", "1 where the last look at the lake went well.")
         up.add_metric([], float(is_done or (is_fresh and not self.look.trouble)))
-        behind = _gauge("follower_seconds", "Since this replica last looked for new versions.")
+        behind = gauge("follower_seconds", "Since this replica last looked for new versions.")
         behind.add_metric([], time.monotonic() - self.follower.looked)
-        return [up, behind, *self._served(), *self._families]
+        return [up, behind, *self._served(), *self._families, *self._costs]
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the registry need not look into the lake to know names."""
@@ -60,9 +64,14 @@ class Figures:
     def _look(self) -> None:
         self._families = [*self._runs(), *self._datasets()]
 
+    def _bill(self) -> None:
+        settler = spent.settler(self.lake)
+        settler.nudge(wait=spent.SETTLE_SECONDS)  # what goes wrong there is logged; the figures are then older ones
+        self._costs = spent.figures(self.lake)
+
     def _served(self) -> list[Metric]:
-        version = _gauge("search_version", "The version that this replica searches.", "dataset")
-        recalls = _gauge("search_recall", "Recall at 10 of searches, against brute force.", "dataset")
+        version = gauge("search_version", "The version that this replica searches.", "dataset")
+        recalls = gauge("search_recall", "Recall at 10 of searches, against brute force.", "dataset")
         served = self.follower.versions()
         for name, number in served.items():
             version.add_metric([name], number)
@@ -78,8 +87,8 @@ class Figures:
     def _runs(self) -> list[Metric]:
         runs = self.lake.runs().recent(limit=None)
         states = Counter(one.status for one in runs)
-        count = _gauge("runs", "Runs by how they stand; `stale` ones say that they run, and are silent.", "status")
-        ended = _gauge("run_ended_timestamp_seconds", "When one last ended so.", "workload", "dataset", "status")
+        count = gauge("runs", "Runs by how they stand; `stale` ones say that they run, and are silent.", "status")
+        ended = gauge("run_ended_timestamp_seconds", "When one last ended so.", "workload", "dataset", "status")
         latest: dict[tuple[str, ...], float] = {}
         for one in runs:
             if one.finished_at is not None:
@@ -110,7 +119,7 @@ class Figures:
                     sums[name][one.workload, one.dataset] += told[name]
         families: list[Metric] = []
         for name, said in says.items():
-            family = _gauge(f"run_{name}", said, "workload", "dataset")
+            family = gauge(f"run_{name}", said, "workload", "dataset")
             for labels, value in sums[name].items():
                 family.add_metric(labels, value)
             families.append(family)
@@ -118,11 +127,11 @@ class Figures:
 
     def _datasets(self) -> list[Metric]:
         families = {
-            "dataset_up": _gauge("dataset_up", "1 where a dataset can be read.", "dataset"),
-            "live": _gauge("dataset_live_version", "The version that readers are to see.", "dataset"),
-            "rows": _gauge("dataset_rows", "Rows of that version.", "dataset"),
-            "missed": _gauge("search_unindexed_rows", "Rows that an index does not cover.", "dataset", "index"),
-            "bad": _gauge("quarantined_rows", "Rows in quarantine.", "dataset", "code"),
+            "dataset_up": gauge("dataset_up", "1 where a dataset can be read.", "dataset"),
+            "live": gauge("dataset_live_version", "The version that readers are to see.", "dataset"),
+            "rows": gauge("dataset_rows", "Rows of that version.", "dataset"),
+            "missed": gauge("search_unindexed_rows", "Rows that an index does not cover.", "dataset", "index"),
+            "bad": gauge("quarantined_rows", "Rows in quarantine.", "dataset", "code"),
         }
         for name in self.lake.datasets():
             try:
@@ -144,7 +153,3 @@ class Figures:
         families["rows"].add_metric([name], table.count_rows(version=version))
         for index, number in unindexed(table, version).items():
             families["missed"].add_metric([name, index], number)
-
-
-def _gauge(name: str, says: str, *labels: str) -> Any:
-    return GaugeMetricFamily(f"raycluster_{name}", says, labels=labels)

@@ -13,13 +13,13 @@ from cost_lines import ledger, line, usage
 from raycluster import cli
 from raycluster.account.question import KEYS
 from raycluster.errors import Forbidden
-from raycluster.serve import costs
+from raycluster.serve import spent
 
 
 @pytest.fixture(autouse=True)
 def fresh():
     """Let each test's lake be settled by a settler of its own."""
-    costs._settler.cache_clear()
+    spent.settler.cache_clear()
 
 
 @pytest.fixture
@@ -119,8 +119,8 @@ def test_who_may_not_see_costs_sees_none(ask, told, monkeypatch, billed):
 
 def test_the_inbox_is_settled_beside_requests_once_in_a_while(client, lake, monkeypatch):
     settled = []
-    settle = costs.settle
-    monkeypatch.setattr(costs, "settle", lambda *given: (settle(*given), settled.append(given)))
+    settle = spent.settle
+    monkeypatch.setattr(spent, "settle", lambda *given: (settle(*given), settled.append(given)))
     moment = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
     lake.ledger().drop(usage(line(cpu_seconds=10.0, node_type="local", started_at=moment)), "n1")
     assert get(client)["lines"] == []
@@ -137,5 +137,5 @@ def test_the_inbox_is_settled_beside_requests_once_in_a_while(client, lake, monk
 def test_what_cannot_be_priced_is_no_ones_request(client, billed, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("RAYCLUSTER_PRICES", str(tmp_path / "nowhere.yaml"))
     assert get(client)["total"]["nanousd"] == 7_762_000
-    assert not costs._settler(billed).nudge(20)
+    assert not spent.settler(billed).nudge(20)
     assert "nowhere.yaml" in caplog.text
