@@ -5,7 +5,7 @@ Pure. `plan.py` asks; the engine starts as many actors as a pool says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 from typing import Any
 
@@ -21,6 +21,13 @@ class Cluster:
     """What can be had: the free-standing capacity of every node, since a worker must fit on one."""
 
     nodes: tuple[Resources, ...]
+    largest: tuple[Resources, ...] = ()  # the nodes once an autoscaler has started all that it may; empty: it has none
+
+    @property
+    def grown(self) -> Cluster:
+        """Return the cluster as it may become."""
+        most = Cluster(nodes=self.largest)
+        return most if most.cpu > self.cpu or most.gpu > self.gpu else Cluster(nodes=self.nodes)
 
     @property
     def cpu(self) -> float:
@@ -48,6 +55,19 @@ class Pool:
     def name(self) -> str:
         """Return the stages' names, joined."""
         return "+".join(stage.name for stage in self.stages) or "write"
+
+
+def begin(workload: Workload, cluster: Cluster) -> tuple[tuple[Pool, ...], list[str]]:
+    """Return pools for the nodes that are there, or why the cluster cannot hold them, however large it grows.
+
+    What fits only once more nodes have come waits for them with a worker at least: that is how an autoscaler learns
+    of it.
+    """
+    pools, problems = place(workload, cluster)
+    if problems and cluster.largest:
+        pools, problems = place(workload, cluster.grown)
+        pools = tuple(replace(pool, actors=max(1, min(pool.actors, room(pool.needs, cluster)))) for pool in pools)
+    return pools, problems
 
 
 def place(workload: Workload, cluster: Cluster) -> tuple[tuple[Pool, ...], list[str]]:

@@ -11,9 +11,12 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from raycluster.account.hook import HOOK
 from raycluster.account.owners import connecting
@@ -22,6 +25,7 @@ from raycluster.place import Cluster
 from raycluster.units import Resources
 
 _ANSWER_SECONDS = 5.0  # for a connection to a cluster's head
+AUTOSCALER = "RAYCLUSTER_AUTOSCALER"  # environment: the file of a cluster's autoscaler, where there is one
 
 
 class NoCluster(RayclusterError):
@@ -101,17 +105,36 @@ def _require_answer(address: str | None) -> None:
 
 
 def describe() -> Cluster:
-    """Describe the nodes of the connected cluster."""
+    """Describe the nodes of the connected cluster, and those that may come."""
     import ray
 
     alive = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in alive if node["Alive"]]
-    return Cluster(
-        nodes=tuple(
-            Resources(cpu=node.get("CPU", 0.0), gpu=node.get("GPU", 0.0), memory=int(node.get("memory", 0)))
-            for node in nodes
-        )
-    )
+    nodes = [_resources(node["Resources"]) for node in alive if node["Alive"]]
+    return Cluster(nodes=tuple(nodes), largest=_largest(os.environ.get(AUTOSCALER, "")))
+
+
+def _resources(told: Mapping[str, Any]) -> Resources:
+    return Resources(cpu=told.get("CPU", 0.0), gpu=told.get("GPU", 0.0), memory=int(told.get("memory", 0)))
+
+
+def _largest(file: str) -> tuple[Resources, ...]:
+    """Return the nodes that an autoscaler may have at once, by its configuration: `ray up` leaves it on the head.
+
+    Ray itself tells nobody (2.60: `GlobalState.get_cluster_config` finds what only Anyscale's autoscaler writes).
+    """
+    try:
+        told = yaml.safe_load(Path(file).expanduser().read_text()) if file else {}
+    except OSError:  # this is not the head
+        return ()
+    most, head = told.get("max_workers", 0), told.get("head_node_type")
+    counts = {name: 1 if name == head else one.get("max_workers", 0) for name, one in _types(told).items()}
+    nodes = [_resources(_types(told)[name]["resources"]) for name, count in counts.items() for _ in range(count)]
+    return tuple(nodes[: most + 1])
+
+
+def _types(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the node types whose size is told: the `local` provider's is not."""
+    return {name: one for name, one in told.get("available_node_types", {}).items() if one.get("resources")}
 
 
 @contextmanager

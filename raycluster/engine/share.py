@@ -14,16 +14,20 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from raycluster.account.owners import Jobs, Owner
 from raycluster.engine.cluster import describe
-from raycluster.place import Pool, place
+from raycluster.place import Pool, begin, place
 from raycluster.plan import Plan
 
 _LOOK_SECONDS = 2.0
 # New pools cost their start, some seconds of every worker: more room must have been there for so long, and work enough.
 _CALM_SECONDS = 20.0
+# Nodes that an autoscaler may start are asked for until what is left takes so long: one that is ready after three
+# minutes is then worth its start.
+_HORIZON_SECONDS = 300.0
 
 _log = logging.getLogger(__name__)
 
@@ -35,9 +39,11 @@ class Share:
         self.plan, self.owner, self.progress = plan, owner, progress
         self.pools = plan.pools
         self.jobs = Jobs()
-        self.left = 0  # units of work that are not done yet
+        self.first = self.left = 0  # units of work of this round, and how many of them are not done yet
+        self.began = time.monotonic()
         self.is_moving = False  # this round ends as soon as what is begun is done
         self.differs: float | None = None  # since when another size would be right (monotonic)
+        self.deciding = threading.Lock()
         self.over = threading.Event()
         self.looking = threading.Thread(target=self._look, daemon=True)
 
@@ -51,31 +57,36 @@ class Share:
 
     def begin(self, left: int) -> tuple[Pool, ...]:
         """Begin a round of so many units; return the pools it may have."""
-        self.left, self.differs = left, None
-        if self.is_moving:
-            self._hold(False)
-            self.is_moving = False
-        with suppress(Exception):  # the head is away: as planned, and the next look will tell
-            self.pools = self._due()
+        with suppress(Exception):  # the head is away: as it was, and the next look will tell
+            self.pools = self._due()[0]  # by the pace of the round before
+        with self.deciding:
+            self.first, self.left, self.began, self.differs = left, left, time.monotonic(), None
+            if self.is_moving:
+                self._hold(False)
+                self.is_moving = False
         return self.pools
 
     def _look(self) -> None:
         while not self.over.wait(_LOOK_SECONDS):
             with suppress(Exception):  # Ray may be busy; there is a next time
-                self._compare([pool.actors for pool in self._due()])
+                due, most = self._due()
+                with self.deciding:
+                    self._compare(due, most)
 
-    def _compare(self, due: list[int]) -> None:
+    def _compare(self, due: tuple[Pool, ...], most: tuple[Pool, ...]) -> None:
         mine = [pool.actors for pool in self.pools]
         if self.is_moving:
             self._hold(True)  # again: the actor that was told may be another one by now
             return
-        if due == mine or self.left <= mine[0]:  # what is left has all been begun
+        is_more = any(one.actors > other for one, other in zip(due, mine, strict=True))
+        is_less = any(one.actors < other for one, other in zip(most, mine, strict=True))
+        if not (is_more or is_less) or self.left <= mine[0]:  # what is left has all been begun
             self.differs = None
             return
         self.differs = self.differs or time.monotonic()
-        is_less = any(one < other for one, other in zip(due, mine, strict=True))
         if is_less or time.monotonic() - self.differs > _CALM_SECONDS:
-            _log.info("goes on with %s workers instead of %s once they have ended what they have begun", due, mine)
+            told = [pool.actors for pool in due]
+            _log.info("goes on with %s workers instead of %s once they have ended what they have begun", told, mine)
             self._hold(True)
             self.is_moving = True
 
@@ -84,10 +95,25 @@ class Share:
 
         ray.get(self.progress.hold.remote(is_held), timeout=30)
 
-    def _due(self) -> tuple[Pool, ...]:
-        """Return the pools that this run may have now; those it has where the nodes that are left hold them not."""
-        pools, problems = place(self.plan.workload, describe())
-        return self.pools if problems else divide(pools, self.jobs.working(), self.owner)
+    def _due(self) -> tuple[tuple[Pool, ...], tuple[Pool, ...]]:
+        """Return the pools that this run should have now, and the largest that it may have."""
+        cluster, beside = describe(), self.jobs.working()
+        pools, problems = begin(self.plan.workload, cluster)
+        if problems:  # the nodes that are left cannot hold them: others may come
+            return self.pools, self.pools
+        due = divide(pools, beside, self.owner)
+        if not cluster.largest:
+            return due, due
+        most = divide(place(self.plan.workload, cluster.grown)[0], beside, self.owner)
+        factor = self._left_seconds() / _HORIZON_SECONDS
+        wanted = (min(ceil(mine.actors * factor), could.actors) for mine, could in zip(self.pools, most, strict=True))
+        larger = tuple(replace(one, actors=max(one.actors, more)) for one, more in zip(due, wanted, strict=True))
+        return larger, most
+
+    def _left_seconds(self) -> float:
+        """Return how long the rest takes at the pace of this round; 0 where there is none yet."""
+        done = self.first - self.left
+        return self.left / done * (time.monotonic() - self.began) if done > len(self.pools) else 0.0
 
 
 def divide(pools: Iterable[Pool], beside: Iterable[Owner], mine: Owner) -> tuple[Pool, ...]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -38,9 +39,9 @@ def owner(team: str, run: str) -> Owner:
     return Owner(team=team, run_id=run)
 
 
-def pool(actors: int, **stage: object) -> Pool:
-    made = type("Stage", (), {"name": "s", **stage})()
-    return Pool(stages=(made,), needs=Resources(cpu=1.0), actors=actors)
+def pool(size: int, **stage: object) -> Pool:
+    made = SimpleNamespace(name="s", **stage)
+    return Pool(stages=(made,), needs=Resources(cpu=1.0), actors=size)
 
 
 @pytest.mark.parametrize("whole", [6, 7, 60])
