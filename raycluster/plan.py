@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from raycluster.compare import UNREAD, compare
 from raycluster.declare.workload import Workload
 from raycluster.errors import Unplaceable
-from raycluster.place import Cluster, Pool, place
+from raycluster.place import Cluster, Pool, begin
 from raycluster.row import OBJECT
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ STATES: tuple[State, ...] = get_args(State)
 _SHARDS_A_WORKER = 8
 _SHARD_OBJECTS = 2048
 _SHARD_BYTES = 1 << 30
+# A driver takes 8 ms for each shard, and every commit names each one's fragment: beyond so many (of 134 million
+# objects, or 70 TB), shards grow instead.
+_MOST_SHARDS = 1 << 16
 # Where rows travel to a later pool, those of a whole shard are held until it is done: 64 photos are 10 MB.
 _TRAVELLING_OBJECTS = 64
 
@@ -130,7 +133,7 @@ def make_plan(
     Raises:
         RayclusterError: the disk for temporary files is full.
     """
-    pools, problems = place(workload, cluster)
+    pools, problems = begin(workload, cluster)
     compared = compare(listed, known, workload=workload.name, replay=replay)
     counts = {
         state: {modality: Count(objects=n, size=size) for of, modality, n, size in compared.counts if of == state}
@@ -159,13 +162,18 @@ def shards(plan: Plan, *, sequential: bool) -> Iterator[pa.Table]:
     objects = todo.num_rows
     if not objects:
         return
-    workers = plan.pools[0].actors
-    most = _SHARD_OBJECTS if len(plan.pools) == 1 else _TRAVELLING_OBJECTS
-    number = max(workers * _SHARDS_A_WORKER, ceil(objects / most), ceil(pc.sum(todo["size"]).as_py() / _SHARD_BYTES))
-    number = min(number, objects)
-    rounds = number if sequential else ceil(objects / _DEALT_OBJECTS)
+    number = min(objects, max(plan.pools[0].actors * _SHARDS_A_WORKER, _fragments(plan, objects)))
+    rounds = number if sequential else min(number, ceil(objects / _DEALT_OBJECTS))
     for first, last in pairwise(number * index // rounds for index in range(rounds + 1)):
         start, stop = objects * first // number, objects * last // number
         dealt = todo.slice(start, stop - start)
         for index in range(last - first):
             yield dealt if sequential else dealt.take(pa.array(range(index, dealt.num_rows, last - first)))
+
+
+def _fragments(plan: Plan, objects: int) -> int:
+    """Return how many shards hold the objects to do, if none is too large."""
+    by_bytes = ceil(plan.size_bytes / _SHARD_BYTES)
+    if len(plan.pools) > 1:  # whole shards are in memory: they cannot grow
+        return max(ceil(objects / _TRAVELLING_OBJECTS), by_bytes)
+    return min(_MOST_SHARDS, max(ceil(objects / _SHARD_OBJECTS), by_bytes))

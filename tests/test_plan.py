@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
@@ -402,6 +402,24 @@ def test_shards_hold_every_object_once(objects: int, sequential: bool, monkeypat
     assert not sequential or dealt == plan.todo["uri"].to_pylist()
     sizes = [shard.num_rows for shard in shards(plan, sequential=sequential)]
     assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("large", ["in number", "in bytes"])
+def test_beyond_a_number_of_shards_they_grow(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raycluster.plan._MOST_SHARDS", 50)
+    monkeypatch.setattr("raycluster.plan._SHARD_OBJECTS", 10 if large == "in number" else 10_000)
+    monkeypatch.setattr("raycluster.plan._SHARD_BYTES", 100 if large == "in bytes" else 1 << 30)
+    listed = [(f"u{index}", "1") for index in range(1000)]
+    few = plan_of(listed[:400], [])
+    assert len(list(shards(few, sequential=False))) == 40
+    many = plan_of(listed, [])
+    dealt = [shard["uri"].to_pylist() for shard in shards(many, sequential=False)]
+    assert [len(one) for one in dealt] == [20] * 50
+    assert len({uri for one in dealt for uri in one}) == 1000
+    # rows that travel are held in memory, a shard at a time
+    two = replace(many, pools=many.pools * 2)
+    monkeypatch.setattr("raycluster.plan._TRAVELLING_OBJECTS", 10)
+    assert len(list(shards(two, sequential=False))) == 100
 
 
 def test_neighbours_are_dealt_to_different_shards() -> None:

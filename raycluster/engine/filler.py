@@ -224,7 +224,7 @@ class Filler:
     def __init__(self, job: Job, generation: Generation, progress: Any) -> None:
         Log(asdict(owner_of(job.workload, job.run_id)), level=logging.INFO)
         self.job, self.generation, self.progress = job, generation, progress
-        self.reporter = Reporter(progress)
+        self.reporter = Reporter(progress, workers=sum(pool.actors for pool in job.pools))
         self.lines = [Line(job, pool, self.reporter) for pool in (0, 1)]
 
     def __call__(self, unit: pa.Table) -> Iterator[pa.Table]:

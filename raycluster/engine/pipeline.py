@@ -18,6 +18,11 @@ from raycluster.errors import InvalidUse
 from raycluster.place import Pool
 from raycluster.plan import Plan, shards
 
+# What a round holds at least, if there is so much: 330 bytes an object, half of them in Ray's store on the driver's
+# node, so 6 GB. The next one costs its pools' start, which two units for each worker are to outweigh.
+_ROUND_OBJECTS = 1 << 24
+_ROUND_UNITS = 2
+
 
 def require_no_checkpoints() -> None:
     """Refuse Ray Data's own checkpointing: it takes objects for done that nobody has committed.
@@ -47,19 +52,31 @@ def from_units(units: list[pa.Table]) -> Any:
 def messages(plan: Plan, job: Job, progress: Any, share: Share) -> Iterator[dict[str, Any]]:
     """Work through the plan's objects and yield each message (schema `outlet.MESSAGE`) as it comes.
 
-    In rounds: one, unless the run's share of the cluster changes on the way.
+    In rounds: one, unless the run's share of the cluster changes on the way, or its references are too many to be held
+    at once.
     """
     units = shards(plan, sequential=plan.workload.source.sequential)
-    left: dict[str, pa.Table] = {unit["object_id"][0].as_py(): unit for unit in units}
-    while left:
+    left: dict[str, pa.Table] = {}
+    while _top_up(left, units, workers=plan.pools[0].actors):
         pools = share.begin(len(left))
         for message in _round(list(left.values()), pools, job, progress):
             for one in message["objects"]:
                 left.pop(one["object_id"], None)
             share.left = len(left)
             yield message
-        if not share.is_moving:
-            return  # all has come out, or the tally will say what has not
+        if left and not share.is_moving:
+            return  # the tally will say what has not come out
+
+
+def _top_up(left: dict[str, pa.Table], units: Iterator[pa.Table], *, workers: int) -> int:
+    """Take units for a round, beside those that are left of the last one; return how many there are."""
+    objects = sum(unit.num_rows for unit in left.values())
+    while objects < _ROUND_OBJECTS or len(left) < _ROUND_UNITS * workers:
+        if (unit := next(units, None)) is None:
+            break
+        left[unit["object_id"][0].as_py()] = unit
+        objects += unit.num_rows
+    return len(left)
 
 
 def _round(units: list[pa.Table], pools: Sequence[Pool], job: Job, progress: Any) -> Iterator[dict[str, Any]]:

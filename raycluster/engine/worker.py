@@ -38,7 +38,7 @@ class Worker:
         self.pool = pool
         self.is_last = pool == len(job.pools) - 1
         self.progress = progress
-        self.reporter = Reporter(progress)
+        self.reporter = Reporter(progress, workers=sum(pool.actors for pool in job.pools))
         self.line = Line(job, pool, self.reporter)
         self.sandbox = Sandbox(job, pool)
 

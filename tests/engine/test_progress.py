@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import pytest
-
-from raycluster.engine import progress
 from raycluster.engine.progress import Pace, Progress, Reporter
 
 
@@ -53,13 +50,22 @@ def test_reports_of_many_workers_add_up() -> None:
     assert (read, actor.calls) == (300, 3)
 
 
-def test_a_worker_speaks_now_and_then_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_workers_each_speaks_more_rarely() -> None:
+    actor = Actor()
+    for workers in (1000, 16_000):
+        worker = Reporter(actor, workers=workers)
+        worker.spoke -= 10
+        worker.add("text", 1, 0.001)
+    assert actor.calls == 1
+
+
+def test_a_worker_speaks_now_and_then_only() -> None:
     actor = Actor()
     worker = Reporter(actor)
     for _ in range(1000):
         worker.add("text", 1, 0.001)
     assert actor.calls == 0
-    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0.0)
+    worker.spoke -= 1.5
     worker.add("text", 1, 0.001)
     assert actor.calls == 1
     assert actor.progress.snapshot()[0]["text"].rows == 1001
