@@ -39,6 +39,7 @@ class Landing:
         self.declared += [declaration("decode", stage) | {"family": "decode"} for stage in self.workload.decode]
         self.base = plan.base or 1  # version 1 of a dataset is empty
         self.own: set[str] = set()  # files that this run committed
+        self.spans: dict[str, tuple[str, str]] = {}  # of others' files
         self.ready: Ready | None = None  # taken from the tally, not yet landed for certain
         self.next = 0.0  # when to land; monotonic seconds
 
@@ -98,6 +99,7 @@ class Landing:
             declaration={"digest": self.summary.declaration, "yaml": dump(self.workload)} if fence == "take" else {},
             fence=fence,
             own=self.own,
+            spans=self.spans,
             filled=filled,
         )
         landed = commit(self.table, change)

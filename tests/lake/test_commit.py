@@ -14,6 +14,7 @@ from raycluster.errors import CommitConflict, LakeError, TakenOver
 from raycluster.lake import commit as protocol
 from raycluster.lake import index, sql
 from raycluster.lake.commit import Change, Landed, commit
+from raycluster.lake.write import files
 from raycluster.row import object_id
 
 
@@ -259,6 +260,27 @@ def test_others_are_not_looked_at_when_there_are_none(writer, monkeypatch):
     base = writer.table.version()
     index.build(writer.table, ())
     writer.put(["c"], base=base)
+
+
+def test_what_others_bring_elsewhere_is_looked_at_once(writer, monkeypatch):
+    """Drivers of other places, and a compaction of the run's own rows, must not cost every commit a scan."""
+    base = writer.put(["m0"]).version
+    own, spans = set(), {}
+
+    def bring(*uris, version="1"):
+        fragments = writer.write(uris, version=version)
+        commit(writer.table, Change(run_id="r", workload="w", fragments=fragments, base=base, own=own, spans=spans))
+        own.update(name for one in fragments for name in files(one))
+
+    writer.put(["x1", "x2"])  # another driver
+    bring("a1")
+    assert list(spans.values()) == [("x1", "x2")]
+    with monkeypatch.context() as patched:
+        patched.setattr(lance.LanceDataset, "scanner", lambda *_, **__: pytest.fail("it was looked at again"))
+        bring("a2", "a3")
+    bring("b1", "x2", version="2")
+    expected = [*writer.ids_of(["m0", "x1", "a1", "a2", "a3"]), *writer.ids_of(["b1", "x2"], version="2")]
+    assert writer.ids() == sorted(expected)
 
 
 def test_a_base_that_was_removed_means_look_at_everything(writer):
