@@ -6,7 +6,6 @@ where it cannot go on) or a broken import is then a finding like any other, and 
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -25,11 +24,14 @@ from typing import IO, Self
 from raycluster import stage
 from raycluster.cluster.look import Finding, Site
 
-_SECONDS = 30.0
+SECONDS = 60.0  # for one subject; all are looked at together
+_BUSY = 4  # runnable processes a CPU
 _FAREWELL_SECONDS = 3.0  # to remove its probe files
 _LEVELS = ("problem", "warning", "note", "ok")
 _SHORTEST_SECRET = 6  # characters: shorter ones would hide half of every line
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY|ACCOUNT_KEY|SAS", re.I)
+_PLACE_NAME = re.compile(r"(_PATH|_FILE|_DIR)$", re.I)
+_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 # What a URL carries: a user and a password, or a signature.
 _IN_URL = re.compile(r"(?<=://)[^/\s@]+@|(?<=[?&])([\w-]*(?:sig|token|credential|key|secret)[\w-]*)=[^&\s]+", re.I)
 
@@ -46,10 +48,16 @@ def subjects() -> list[str]:
     return stage.names("cluster.look")
 
 
-def examine(site: Site, names: Sequence[str] | None = None) -> list[Told]:
-    """Look at an installation; the worst findings come first."""
+def examine(site: Site, names: Sequence[str] | None = None, *, seconds: float = SECONDS) -> list[Told]:
+    """Look at an installation; the worst findings come first.
+
+    Args:
+        site: what to look at.
+        names: the subjects; None: all.
+        seconds: how long one of them may take.
+    """
     with ExitStack() as stack:
-        looks = [stack.enter_context(_Look(name, site)) for name in (subjects() if names is None else names)]
+        looks = [stack.enter_context(_Look(name, site, seconds)) for name in (subjects() if names is None else names)]
         told = [finding for look in looks for finding in look.findings()]
     return sorted(told, key=lambda one: _LEVELS.index(one.level))
 
@@ -57,9 +65,8 @@ def examine(site: Site, names: Sequence[str] | None = None) -> list[Told]:
 class _Look:
     """One subject, being looked at by a process of its own."""
 
-    def __init__(self, name: str, site: Site) -> None:
-        self.name, self.site = name, site
-        self.seconds = float(getattr(importlib.import_module(f"raycluster.cluster.look.{name}"), "SECONDS", _SECONDS))
+    def __init__(self, name: str, site: Site, seconds: float) -> None:
+        self.name, self.site, self.seconds = name, site, seconds
 
     def __enter__(self) -> Self:
         self.out: IO[bytes] = tempfile.TemporaryFile()  # a pipe would fill up while nobody reads it
@@ -89,9 +96,11 @@ class _Look:
                 yield self._told(Finding(**json.loads(line)))
                 found += 1
         if late:
-            after = f" after its first {found} findings" if found else ""
-            said = f"it gave no answer within {self.seconds:.0f} s{after}: something hangs"
-            yield self._told(Finding("problem", said, fix="look at what it did not come to, then run this again"))
+            after = ", but for what is told above" if found else ""
+            load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
+            why = "something hangs" if load < _BUSY * cpus else f"this machine is busy: load {load:.0f} on {cpus} CPUs"
+            said = f"it gave no answer within {self.seconds:.0f} s{after}: {why}"
+            yield self._told(Finding("problem", said, fix="give it longer: raycluster doctor --seconds N"))
         elif self.process.returncode:
             yield self._told(Finding("problem", f"it could not be looked at: {self._last_words()}"))
 
@@ -131,7 +140,8 @@ def redacted(text: str) -> str:
 
 
 def _secrets() -> set[str]:
-    found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and "/" not in value[:1]}
+    found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and not _PLACE_NAME.search(name)}
+    found |= {password[1] for value in os.environ.values() if (password := _PASSWORD.search(value))}
     with suppress(OSError):
         found.add(
             Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").read_text().strip()

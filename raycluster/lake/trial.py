@@ -96,9 +96,14 @@ def _timed(uri: str, doing: str, act: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
+def listed(uri: str) -> list[str]:
+    """Return the folders directly below a place, or raise at once what stands in the way."""
+    return list(LanceFileSession(uri, storage_options=_IMPATIENT).list_with_delimiter().common_prefixes)
+
+
 def _sweep(uri: str) -> None:
     """List a place, and remove probes of doctors that were killed."""
-    for name in LanceFileSession(uri, storage_options=_IMPATIENT).list_with_delimiter().common_prefixes:
+    for name in listed(uri):
         stamp = name.rpartition(_NAME)[2].partition("-")[0]
         with suppress(ValueError):
             if name.startswith(_NAME) and int(stamp, 16) < time.time() - _FORGOTTEN_SECONDS:

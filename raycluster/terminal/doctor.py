@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
-from raycluster.terminal.screen import verbatim, out, print_json
+from raycluster.terminal.screen import out, print_json, verbatim
 
 _STYLES = {"problem": "bold red", "warning": "yellow", "note": "cyan", "ok": "green"}
 

@@ -2,7 +2,7 @@
 
 A member defines `look(site)`, a generator of findings; what is heavy to import is imported inside of it. It runs in a
 process of its own (`__main__.py`), which `doctor.py` ends when it takes too long: what it has yielded by then counts.
-It changes nothing but probe files of its own, which it removes. `SECONDS`, where a member has it, is its own limit.
+It changes nothing but probe files of its own, which it removes.
 """
 
 from __future__ import annotations

@@ -23,22 +23,23 @@ class Answer(NamedTuple):
 
 def endpoint(uri: str) -> str:
     """Return the web address of the store of a lake; empty where there is none, or it is not known."""
-    scheme, separator, _ = uri.partition("://")
+    kind, separator, _ = uri.partition("://")
     if not separator:
         return ""
     names = {
         "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
         "gs": ("GOOGLE_STORAGE_ENDPOINT", "STORAGE_EMULATOR_HOST"),
         "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
-    }.get(scheme, ())
+    }.get(kind, ())
     for name in names:
         if named := os.environ.get(name):
-            return named.rstrip("/")
+            scheme, separator, rest = named.rstrip("/").partition("://")
+            return f"{scheme}{separator}{rest.rpartition('@')[2]}"  # without a user and a password
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
     azure = f"https://{account}.blob.core.windows.net" if account else ""
     return {"s3": f"https://s3.{region}.amazonaws.com", "gs": "https://storage.googleapis.com", "az": azure}.get(
-        scheme, ""
+        kind, ""
     )
 
 

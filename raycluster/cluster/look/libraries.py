@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 from raycluster.cluster.look import Finding, Site
 
-SECONDS = 90.0  # a cold disk reads the gigabytes of torch's libraries
 # What decoding meets most; a build of ffmpeg without them quarantines most of a corpus.
 _CODECS = ("h264", "hevc", "vp9", "av1", "aac", "mp3", "opus", "flac", "mjpeg", "pcm_s16le")
 _SET = "install the torches as one set, from one index: uv pip install -r requirements.txt"

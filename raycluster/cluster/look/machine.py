@@ -1,4 +1,4 @@
-"""Memory becomes a finding: what this machine, or its container, has left before Ray begins to kill workers."""
+"""Memory and load become findings: what this machine, or its container, has left for Ray and its workers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from raycluster.units import show_bytes
 _KILLS_SHARE = 0.95  # Ray's memory monitor kills tasks from here on (memory_usage_threshold)
 _NEARLY_SHARE = 0.85
 _LITTLE = 4 * 10**9  # bytes; Ray, a driver and one worker with torch and a model take about 3
+_BUSY = 4  # runnable processes a CPU
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 _STAT = ("/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat")
@@ -19,21 +20,33 @@ _STAT = ("/sys/fs/cgroup/memory.stat", "/sys/fs/cgroup/memory/memory.stat")
 
 def look(_: Site) -> Iterator[Finding]:
     """Compare what is used with what there is, as the container's limit or the machine says it."""
+    yield _memory()
+    yield _load()
+
+
+def _memory() -> Finding:
     total, free = _machine()
     if limit := _container():
         total, free = min(total, limit[0]), min(free, limit[1])
     used = 1 - free / total
-    told = f"{show_bytes(free)} of {show_bytes(total)} are free"
+    told = f"{show_bytes(free)} of {show_bytes(total)} of memory are free"
     told += " (the container's limit)" if limit else ""
     fix = "end what holds it (ps aux --sort=-rss | head), or give workers less: `needs: {memory: ...}` of a stage"
     if used > _KILLS_SHARE:
-        yield Finding("problem", f"{told}: Ray kills tasks on a machine that is 95 % full", fix=fix)
-    elif used > _NEARLY_SHARE:
-        yield Finding("warning", f"{told}; at 95 % full Ray kills tasks", fix=fix)
-    elif free < _LITTLE:
-        yield Finding("warning", f"{told}: little for Ray and one worker with a model", fix=fix)
-    else:
-        yield Finding("ok", f"{told}, {len(os.sched_getaffinity(0))} CPUs")
+        return Finding("problem", f"{told}: Ray kills tasks on a machine that is 95 % full", fix=fix)
+    if used > _NEARLY_SHARE:
+        return Finding("warning", f"{told}; at 95 % full Ray kills tasks", fix=fix)
+    if free < _LITTLE:
+        return Finding("warning", f"{told}: little for Ray and one worker with a model", fix=fix)
+    return Finding("ok", told)
+
+
+def _load() -> Finding:
+    load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    told = f"load {load:.1f} on {cpus} CPUs"
+    if load > _BUSY * cpus:
+        return Finding("note", f"{told}: what starts now starts late", fix="look at what runs: top")
+    return Finding("ok", told)
 
 
 def _machine() -> tuple[int, int]:
