@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
 
 from raycluster.account.rate import Node, rate
 from raycluster.cluster.file import ClusterFile
-from raycluster.cluster.fit import Job, misfits
-from raycluster.cluster.look import Finding
+from raycluster.cluster.fit import UNTOLD, Job, misfits
+from raycluster.cluster.look import Finding, Level
 from raycluster.cluster.running import troubles
 from raycluster.cluster.safety import exposures, threats
 from raycluster.cluster.shape import NodeType, Shape
@@ -25,7 +26,6 @@ from raycluster.units import NanoUsd, Resources
 TYPE, MARKET = "raycluster/node-type", "ray.io/market-type"  # as `engine/accounting.py` reads them
 Market = Literal["on_demand", "spot"]
 _LEVELS = ("problem", "warning", "note")
-_UNTOLD = 1 << 60  # bytes: of memory that nobody tells, a stage's need is not judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def check(file: ClusterFile, jobs: Sequence[Job], prices: Prices) -> tuple[list[
         estimates.append(estimate)
         found += [*_sizes(shape), *_regions(shape, prices), *_spot(estimate), *troubles(shape), *threats(shape)]
         for offer in estimate.offers:
-            found += _labels(shape, offer.node_type)
+            found += _labels(shape, offer.node_type, prices)
             found += _price(shape, offer, prices)
         sizes = [(one.node_type, one.has) for one in estimate.offers]
         for job in jobs:
@@ -107,7 +107,7 @@ def _node_type(offer: Offer) -> dict[str, Any]:
         "market": offer.market.replace("_", "-"),
         "cpu": has and has.cpu,
         "gpu": has and has.gpu,
-        "memory_bytes": has and (None if has.memory == _UNTOLD else has.memory),
+        "memory_bytes": has and (None if has.memory == UNTOLD else has.memory),
         "least": one.least,
         "most": one.most,
         "hour_usd": _usd(offer.hour),
@@ -207,17 +207,18 @@ def _has(node_type: NodeType, prices: Prices) -> Resources | None:
     memory = node_type.memory
     if memory is None and listed.memory:
         memory = int(listed.memory * (1 - DEFAULT_OBJECT_STORE_MEMORY_PROPORTION))
-    return Resources(cpu=cpus, gpu=gpus or 0, memory=_UNTOLD if memory is None else memory)
+    return Resources(cpu=cpus, gpu=gpus or 0, memory=UNTOLD if memory is None else memory)
 
 
-def _labels(shape: Shape, one: NodeType) -> Iterator[Finding]:
+def _labels(shape: Shape, one: NodeType, prices: Prices) -> Iterator[Finding]:
     """Say where the labels that the bill goes by are missing, or are not what the machine is."""
     said = "`ray start --labels=" + f"{TYPE}=NAME`" if shape.provider == "local" else f"`{TYPE}: NAME` to its labels"
     told, market = one.labels.get(TYPE), one.labels.get(MARKET)
     if told is None:
+        level: Level = "problem" if one.instance or prices.cpu_hour is None else "warning"  # there, sizes are priced
         fix = f"add {said}, by its name in the price list".replace("NAME", one.instance or "NAME")
         what = f"{one.name} has no label {TYPE}: the bill would take it for {LOCAL.name!r}"
-        yield Finding("problem", what, shape.where((*one.at, "labels")), fix)
+        yield Finding(level, what, shape.where((*one.at, "labels")), fix)
     elif one.instance and told != one.instance:
         what = f"{one.name} is {one.instance}, and its label says {told}: the bill would take the price of that"
         yield Finding("problem", what, shape.where((*one.at, "labels", TYPE)), f"{TYPE}: {one.instance}")
@@ -238,7 +239,8 @@ def _price(shape: Shape, offer: Offer, prices: Prices) -> Iterator[Finding]:
     try:
         hour = _hour(one, offer.market, prices)
     except InvalidUse as error:
-        yield Finding("problem", error.message, where, error.fix)
+        near = "".join(f"did you mean {name!r}? " for name in get_close_matches(offer.priced_as, prices.nodes, n=1))
+        yield Finding("problem", error.message, where, near + error.fix)
         return
     if hour is None:
         what = f"what {one.name} costs is not known: {prices.ref} has no {offer.priced_as}, and the file not its size"

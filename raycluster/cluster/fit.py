@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raycluster.cluster.look import Finding
@@ -13,6 +13,7 @@ from raycluster.declare.workload import Workload
 from raycluster.place import Cluster, Pool, place, room, show
 from raycluster.units import Resources
 
+UNTOLD = 1 << 60  # bytes: of memory that nobody tells, a stage's need is not judged
 _MANY = 1_000  # nodes of a type: what does not fit on these, more of them will not help
 Sizes = Sequence[tuple[NodeType, Resources | None]]
 
@@ -57,7 +58,8 @@ def _cluster(counts: Iterable[tuple[Resources | None, int]]) -> Cluster:
 
 def _misplaced(shape: Shape, sizes: Sizes, job: Job, placed: tuple[tuple[Pool, ...], Cluster]) -> Iterator[Finding]:
     pools, cluster = placed
-    has = "; ".join(f"{one.name}: {show(size)}" for one, size in sizes if size and one.most)
+    told = [(one.name, size) for one, size in sizes if size and one.most]
+    has = "; ".join(f"{name}: {show(replace(size, memory=size.memory % UNTOLD))}" for name, size in told)
     for pool in pools:
         if room(pool.needs, cluster):
             continue

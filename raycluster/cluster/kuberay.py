@@ -16,7 +16,7 @@ from raycluster.cluster.shape import NodeType, Shape, Start, by_schema, environm
 from raycluster.declare.document import At, Document
 
 # Where each kind keeps its cluster.
-KINDS: dict[str, At] = {
+KINDS: dict[str, tuple[str, ...]] = {
     "RayCluster": ("spec",),
     "RayJob": ("spec", "rayClusterSpec"),
     "RayService": ("spec", "rayClusterConfig"),
@@ -28,16 +28,29 @@ def _closed(*names: str, required: tuple[str, ...] = (), **properties: Any) -> d
     return {"type": "object", "additionalProperties": False, "required": list(required), "properties": known}
 
 
+def _open(*, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
 _COUNT = {"type": "integer", "minimum": 0}
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
-_CONTAINERS = {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["name", "image"]}}
-_POD = {
-    "type": "object",
-    "required": ["spec"],
-    "properties": {"spec": {"type": "object", "required": ["containers"], "properties": {"containers": _CONTAINERS}}},
-}
-_GROUP = {"rayStartParams": _TEXTS, "labels": _TEXTS, "resources": {"type": "object"}, "template": _POD}
-_HEAD = _closed("enableIngress", "headService", "serviceType", required=("template",), **_GROUP)
+_QUANTITIES = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
+_RESOURCES = _open(limits=_QUANTITIES, requests=_QUANTITIES)
+_VARIABLE = _open(required=("name",), name={"type": "string"}, value={"type": "string"})
+_CONTAINER = _open(
+    required=("name", "image"),
+    name={"type": "string"},
+    image={"type": "string"},
+    env={"type": "array", "items": _VARIABLE},
+    resources=_RESOURCES,
+)
+_CONTAINERS = {"type": "array", "minItems": 1, "items": _CONTAINER}
+_PARTS = {"containers": _CONTAINERS, "initContainers": {"type": "array", "items": _CONTAINER}}
+_POD = _open(required=("spec",), spec=_open(required=("containers",), **_PARTS))
+_GROUP = {"rayStartParams": _TEXTS, "labels": _TEXTS, "resources": _QUANTITIES, "template": _POD}
+_HEAD = _closed(
+    "enableIngress", "serviceType", required=("template",), headService=_open(spec={"type": "object"}), **_GROUP
+)
 _WORKERS = _closed(
     "idleTimeoutSeconds",
     "priority",
@@ -72,7 +85,7 @@ _CLUSTER = _closed(
 
 def read(document: Document) -> tuple[Shape | None, list[Finding]]:
     """Return the cluster of a manifest, or None: because it is wrong, or because it makes none."""
-    kind = document.value.get("kind")
+    kind = str(document.value.get("kind"))
     at = KINDS.get(kind) if str(document.value.get("apiVersion")).startswith("ray.io/") else None
     if at is None:
         return None, []
@@ -81,7 +94,9 @@ def read(document: Document) -> tuple[Shape | None, list[Finding]]:
         return None, []
     schema: Mapping[str, Any] = _CLUSTER
     for part in reversed(at):
-        schema = {"type": "object", "required": [part], "properties": {part: schema}}
+        schema = _open(required=(part,), **{part: schema})
+    named = _open(required=("metadata",), metadata=_open(required=("name",), name={"type": "string"}))
+    schema = {"allOf": [named, schema]}
     wrong = by_schema(document, schema)
     if wrong:
         return None, wrong
@@ -96,7 +111,7 @@ def read(document: Document) -> tuple[Shape | None, list[Finding]]:
         document=document,
         at=at,
         kind=kind,
-        name=str((document.value.get("metadata") or {}).get("name", kind)),
+        name=document.value["metadata"]["name"],
         provider="kuberay",
         spec=cluster,
         node_types=tuple(found),
@@ -121,7 +136,7 @@ def _node_type(document: Document, cluster: Mapping[str, Any], at: At) -> tuple[
         return None, Finding("problem", str(error).partition("\n")[0], where=where, fix=fix)
     replicas = group.get("replicas", group.get("minReplicas", 0)) * group.get("numOfHosts", 1)
     scales = cluster.get("enableInTreeAutoscaling") is True
-    container, params = group["template"]["spec"]["containers"][0], group.get("rayStartParams") or {}
+    container, params = group["template"]["spec"]["containers"][0], group.get("rayStartParams", {})
     return NodeType(
         name="head" if is_head else group["groupName"],
         at=at if is_head else (*at, "groupName"),
@@ -139,14 +154,14 @@ def _node_type(document: Document, cluster: Mapping[str, Any], at: At) -> tuple[
 
 def _start(cluster: Mapping[str, Any], group: Mapping[str, Any], at: At) -> Start:
     pod = group["template"]["spec"]
-    told = pod["containers"][0].get("env") or []
-    variables = {one["name"]: str(one.get("value", "")) for one in told if isinstance(one, dict) and "name" in one}
-    if mode := (cluster.get("authOptions") or {}).get("mode"):
+    told = pod["containers"][0].get("env", [])
+    variables = {one["name"]: str(one.get("value", "")) for one in told}
+    if mode := cluster.get("authOptions", {}).get("mode"):
         variables["RAY_AUTH_MODE"] = mode
-    containers = [*pod["containers"], *(pod.get("initContainers") or [])]
+    containers = [*pod["containers"], *(pod.get("initContainers", []))]
     commands = tuple(" ".join(_texts(one)) for one in containers)
     return Start(
-        flags=group.get("rayStartParams") or {},
+        flags=group.get("rayStartParams", {}),
         environment={**environment(commands), **variables},
         commands=commands,
         at=(*at, "template", "spec", "containers", 0),

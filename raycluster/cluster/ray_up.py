@@ -26,6 +26,23 @@ _INSTANCE: dict[str, At] = {
     "gcp": ("machineType",),
     "azure": ("azure_arm_parameters", "vmSize"),
 }
+_TEXT, _MAP = {"type": "string"}, {"type": "object"}
+_NODES: dict[str, Any] = {
+    "aws": {
+        "type": "object",
+        "required": ["InstanceType"],
+        "properties": {
+            "InstanceType": _TEXT,
+            "InstanceMarketOptions": _MAP,
+            "MetadataOptions": _MAP,
+            "BlockDeviceMappings": {"type": "array", "items": {"type": "object", "properties": {"Ebs": _MAP}}},
+        },
+    },
+    "gcp": {"type": "object", "properties": {"machineType": _TEXT}},
+    "azure": {"type": "object", "properties": {"azure_arm_parameters": {**_MAP, "properties": {"vmSize": _TEXT}}}},
+}
+_RANGES = {"type": "array", "items": _MAP}
+_RULES = {"type": "array", "items": {**_MAP, "properties": {"IpRanges": _RANGES, "Ipv6Ranges": _RANGES}}}
 _MARKET: dict[str, At] = {
     "aws": ("InstanceMarketOptions", "MarketType"),
     "gcp": ("scheduling", "provisioningModel"),
@@ -38,12 +55,11 @@ def read(document: Document) -> tuple[Shape | None, list[Finding]]:
     import ray.autoscaler
 
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
-    wrong = by_schema(document, schema) or _provider(document)
+    wrong = by_schema(document, _with_nodes(schema, document.value)) or _provider(document)
     prepared, told = (None, []) if wrong else _prepared(document)
     if prepared is None:
         return None, [*wrong, *told]
-    is_local = prepared["provider"]["type"] == _LOCAL
-    node_types = _machines(prepared) if is_local else _node_types(prepared)
+    node_types = _machines(prepared) if _is_local(prepared) else _node_types(prepared)
     shape = Shape(
         document=document,
         at=(),
@@ -57,6 +73,25 @@ def read(document: Document) -> tuple[Shape | None, list[Finding]]:
     return shape, told
 
 
+def _with_nodes(schema: dict[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Ray's schema with what it leaves open to providers, as far as it is looked at here."""
+    properties, provider = schema["properties"], spec.get("provider")
+    name = provider.get("type") if isinstance(provider, dict) else None
+    if name == _LOCAL:
+        properties["min_workers"] = {"type": "integer"}  # which Ray takes off before it validates
+    if isinstance(name, str) and name in _NODES:
+        properties["available_node_types"]["patternProperties"][".*"]["properties"]["node_config"] = _NODES[name]
+    properties["provider"]["properties"]["security_group"]["properties"]["IpPermissions"] = _RULES
+    for key in ("run_options", "head_run_options", "worker_run_options"):
+        properties["docker"]["properties"][key] |= {"items": {"type": "string"}}
+    return schema
+
+
+def _is_local(spec: Mapping[str, Any]) -> bool:
+    provider = spec.get("provider")
+    return isinstance(provider, dict) and provider.get("type") == _LOCAL
+
+
 def _provider(document: Document) -> list[Finding]:
     """Return what Ray's schema leaves to Ray's code, and Ray tells without a place."""
     from ray.autoscaler._private.providers import _DEFAULT_CONFIGS
@@ -67,7 +102,7 @@ def _provider(document: Document) -> list[Finding]:
     if provider["type"] not in known:
         message = f"unknown provider {provider['type']!r}"
         return [Finding("problem", message, where=where, fix=nearest(provider["type"], known))]
-    if provider["type"] == _LOCAL:
+    if _is_local(spec):
         for key in ("available_node_types", "head_node", "worker_nodes"):
             if spec.get(key):
                 message = f"{key}: the local provider knows no node types"

@@ -19,15 +19,20 @@ _ACCOUNT = "raycluster cluster account"
 _IMAGE = re.compile(r"(?:^|/)ray(?:-ml|-llm)?:(?:(\d+\.\d+\.\d+)[\w.]*?(?:-py3(\d+))?(?:-|$|@)|)")
 _WHEEL = re.compile(r"\bray-(\d[\w.]*)-cp3(\d+)")
 _PINNED = re.compile(r"\bray(?:\[[^\]]*\])?==(\d[\w.]*)")
-_PYTHON = re.compile(r"(?:--python[= ]|\bpython)3\.(\d+)\b")
+_PYTHON = re.compile(r"(?:--python[= ](?:python)?|\bpython==?)3\.(\d+)\b")
 _LONG_MINUTES = 60.0  # a node that did nothing for so long was paid for an hour
 
 
 def troubles(shape: Shape) -> Iterator[Finding]:
     """Say what would not start, would not be accounted for, or would not end."""
+    for names, start in shape.starts:
+        yield from _options(shape, start)
+        yield from _meter(shape, names, start)
+    if not any(_ACCOUNT in command for command in shape.head.start.commands):
+        what = "nothing accounts for the cluster between runs: idle time is on no bill"
+        fix = f"`{_ACCOUNT} --lake URI` after the head's `ray start`"
+        yield Finding("warning", what, shape.where(shape.head.start.at), fix)
     for one in shape.node_types:
-        yield from _options(shape, one.start)
-        yield from _meter(shape, one)
         yield from _image(shape, one)
     yield from _versions(shape)
     yield from _idle(shape)
@@ -49,15 +54,11 @@ def _known() -> frozenset[str]:
     return frozenset(one.lstrip("-") for parameter in start.params for one in parameter.opts)
 
 
-def _meter(shape: Shape, one: NodeType) -> Iterator[Finding]:
+def _meter(shape: Shape, names: str, start: Start) -> Iterator[Finding]:
     """Say where work would be done that no meter sees."""
-    where = shape.where(one.start.at)
-    if one.start.environment.get(_HOOK) != _METER:
-        what = f"{one.name} starts without a meter: jobs that others submit are billed to nobody"
-        yield Finding("warning", what, where, f"{_HOOK}={_METER} in the environment of `ray start`")
-    if one.is_head and not any(_ACCOUNT in command for command in one.start.commands):
-        what = "nothing accounts for the cluster between runs: idle time is on no bill"
-        yield Finding("warning", what, where, f"`{_ACCOUNT} --lake URI` after the head's `ray start`")
+    if start.environment.get(_HOOK) != _METER:
+        what = f"{names}: no meter where Ray starts: jobs that others submit are billed to nobody"
+        yield Finding("warning", what, shape.where(start.at), f"{_HOOK}={_METER} in the environment of `ray start`")
 
 
 def _image(shape: Shape, one: NodeType) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raycluster.cluster.look import Finding
-from raycluster.cluster.shape import NodeType, Shape, environment
+from raycluster.cluster.shape import Shape, Start, environment
 from raycluster.declare.document import At, Document
 
 _TOKEN_FILE = "~/.ray/auth_token"
@@ -27,8 +27,8 @@ _BY_REFERENCE = "by reference: a variable of whoever starts it, a mounted file, 
 
 def threats(shape: Shape) -> Iterator[Finding]:
     """Say how a cluster could be entered or robbed."""
-    for one in shape.node_types:
-        yield from _token(shape, one)
+    for names, start in shape.starts:
+        yield from _token(shape, names, start)
     if shape.provider in _PROVIDERS:
         yield from _PROVIDERS[shape.provider](shape)
     if shape.provider != "kuberay":
@@ -36,20 +36,20 @@ def threats(shape: Shape) -> Iterator[Finding]:
         yield from _files(shape)
 
 
-def _token(shape: Shape, one: NodeType) -> Iterator[Finding]:
+def _token(shape: Shape, names: str, start: Start) -> Iterator[Finding]:
     """Say where Ray would start without asking who comes, or would have no token to ask for."""
-    told, where = one.start.environment, shape.where(one.start.at)
+    told, where = start.environment, shape.where(start.at)
     mode = told.get("RAY_AUTH_MODE")
     if mode != "token":
         told_so = f"RAY_AUTH_MODE={mode}" if mode else "no RAY_AUTH_MODE"
-        what = f"{one.name} starts Ray without token authentication ({told_so}): who reaches it runs code on it"
+        what = f"{names}: Ray starts without token authentication ({told_so}), and who reaches it runs code on it"
         fix = "`authOptions: {mode: token}`" if shape.provider == "kuberay" else "RAY_AUTH_MODE=token for `ray start`"
         yield Finding("problem", what, where, fix)
         return
     mounts = [str(one) for one in shape.spec.get("file_mounts") or {}]
     has = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & told.keys() or shape.spec.get("authOptions")
     if not has and not any(one.endswith(".ray/auth_token") for one in mounts):
-        what = f"{one.name} has no token: with RAY_AUTH_MODE=token Ray does not start there"
+        what = f"{names}: no token comes there, without which Ray does not start with RAY_AUTH_MODE=token"
         fix = f"`file_mounts: {{{_TOKEN_FILE}: {_TOKEN_FILE}}}`, made by `ray get-auth-token --generate`"
         yield Finding("problem", what, where, fix)
 
@@ -84,12 +84,12 @@ def _aws(shape: Shape) -> Iterator[Finding]:
     yield from _aws_doors(shape)
     for name, told in shape.spec["available_node_types"].items():
         at, node = ("available_node_types", name, "node_config"), told["node_config"]
-        if (node.get("MetadataOptions") or {}).get("HttpTokens") != "required":
+        if (node.get("MetadataOptions", {})).get("HttpTokens") != "required":
             what = f"{name} answers IMDSv1: who makes a process there ask a URL gets the node's role"
             yield Finding(
                 "warning", what, shape.where((*at, "MetadataOptions")), "MetadataOptions: {HttpTokens: required}"
             )
-        disks = [(disk.get("Ebs") or {}).get("Encrypted") for disk in node.get("BlockDeviceMappings") or [{}]]
+        disks = [disk.get("Ebs", {}).get("Encrypted") for disk in node.get("BlockDeviceMappings") or [{}]]
         if not all(one is True for one in disks):
             what = f"{name} has a disk that is not encrypted"
             fix = "BlockDeviceMappings: [{DeviceName: /dev/sda1, Ebs: {Encrypted: true, ...}}]"
@@ -107,9 +107,9 @@ def _aws_doors(shape: Shape) -> Iterator[Finding]:
     A group without inbound rules gets from Ray, besides those of the file, SSH from everywhere: the file's own do not
     replace that one (Ray 2.60, autoscaler/_private/aws/config.py, `_create_default_inbound_rules`).
     """
-    group = shape.spec["provider"].get("security_group") or {}
+    group = shape.spec["provider"].get("security_group", {})
     at: At = ("provider", "security_group")
-    for index, rule in enumerate(group.get("IpPermissions") or []):
+    for index, rule in enumerate(group.get("IpPermissions", [])):
         ranges = [*rule.get("IpRanges", []), *rule.get("Ipv6Ranges", [])]
         if {"0.0.0.0/0", "::/0"} & {one.get("CidrIp") or one.get("CidrIpv6") for one in ranges}:
             ports = f"{rule.get('FromPort', 'every port')}"
@@ -121,7 +121,7 @@ def _aws_doors(shape: Shape) -> Iterator[Finding]:
     bare = [name for name, told in types.items() if "SecurityGroupIds" not in told["node_config"]]
     if bare:
         is_there = "GroupName" in group and not group.get("IpPermissions")  # or so it seems: made beforehand
-        what = "Ray lets SSH in from everywhere, into a group that it finds without inbound rules or makes itself"
+        what = "Ray opens SSH to 0.0.0.0/0 in every security group that it makes, or finds without inbound rules"
         fix = f"make the group before, with its rules, and name it in SecurityGroupIds of {', '.join(bare)}"
         yield Finding("warning" if is_there else "problem", what, shape.where(at), fix)
 
@@ -134,7 +134,7 @@ def _azure(shape: Shape) -> Iterator[Finding]:
 
 def _kuberay(shape: Shape) -> Iterator[Finding]:
     head, at = shape.spec["headGroupSpec"], (*shape.at, "headGroupSpec")
-    service = ((head.get("headService") or {}).get("spec") or {}).get("type")
+    service = head.get("headService", {}).get("spec", {}).get("type")
     for found, key in ((head.get("serviceType"), "serviceType"), (service, "headService")):
         if found in _PUBLIC:
             what = f"the head's service is a {found}: the dashboard and the job API have an address outside"
@@ -147,7 +147,15 @@ def _kuberay(shape: Shape) -> Iterator[Finding]:
         yield Finding("warning", what, shape.where((*at, "template", "spec", "hostNetwork")), "leave hostNetwork out")
 
 
-_PROVIDERS = {"aws": _aws, "azure": _azure, "kuberay": _kuberay}
+def _gcp(shape: Shape) -> Iterator[Finding]:
+    head = shape.spec["head_node_type"]
+    if "serviceAccounts" not in shape.spec["available_node_types"][head]["node_config"]:
+        what = f"{head} names no serviceAccounts: Ray makes one with all of Compute Engine and Cloud Storage"
+        at = ("available_node_types", head, "node_config")
+        yield Finding("warning", what, shape.where(at), "serviceAccounts: [...], of the least that it needs")
+
+
+_PROVIDERS = {"aws": _aws, "gcp": _gcp, "azure": _azure, "kuberay": _kuberay}
 
 
 def exposures(documents: Sequence[Document]) -> Iterator[Finding]:
@@ -164,9 +172,8 @@ def exposures(documents: Sequence[Document]) -> Iterator[Finding]:
 
 
 def _service(document: Document) -> Iterator[Finding]:
-    spec = document.value.get("spec") or {}
-    is_ingress = document.value["kind"] == "Ingress"
-    if not is_ingress and spec.get("type") not in _PUBLIC:
+    spec, is_ingress = document.value.get("spec"), document.value["kind"] == "Ingress"
+    if not isinstance(spec, dict) or not (is_ingress or spec.get("type") in _PUBLIC):
         return
     ports = {value for at, value in _leaves(spec) if at[-1] in ("port", "targetPort", "name", "number")}
     if ports & _PORTS:

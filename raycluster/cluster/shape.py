@@ -68,6 +68,18 @@ class Shape:
         """Return the node type of the head."""
         return next(one for one in self.node_types if one.is_head)
 
+    @property
+    def starts(self) -> list[tuple[str, Start]]:
+        """Return the ways in which nodes are started, each with the node types that it is the way of."""
+        ways: list[tuple[list[str], Start]] = []
+        for one in self.node_types:
+            names = next((names for names, start in ways if start == one.start), None)
+            if names is None:
+                ways.append(([one.name], one.start))
+            else:
+                names.append(one.name)
+        return [(", ".join(names), start) for names, start in ways]
+
     def where(self, at: At) -> str:
         """Return `file:line:column` of a path in the file."""
         return self.document.where(at)

@@ -15,8 +15,8 @@ from raycluster.declare.document import API_VERSION, MOST_BYTES, Document, load,
 from raycluster.errors import NotFound
 from raycluster.stage import unknown
 
-# At the start of a line or of a flow mapping: a comment or a text that mentions it is no resource.
-_MARK = re.compile(r"""^[\s{]*["']?apiVersion["']?\s*:\s*["']?raycluster/""", re.MULTILINE)
+# At the start of a line or of a flow mapping: what mentions it, or holds one further in, is no resource.
+_MARK = re.compile(r"""^(?:\{\s*)?["']?apiVersion["']?\s*:\s*["']?raycluster/""", re.MULTILINE)
 
 
 class Kind(NamedTuple):

@@ -32,6 +32,9 @@ def _show_cluster(cluster: Mapping[str, Any], prices: str) -> None:
     rows = [_row(one) for one in cluster["node_types"]]
     out.print(table("", columns, rows, right=["CPU", "GPU", "memory", "nodes", "an hour each"]))
     hour = cluster["hour"]
+    if hour["least_usd"] is None:
+        out.print(f"what an hour costs is not known by {prices}\n", style="bold", markup=False)
+        return
     parts = [
         f"an hour costs {_usd(hour['least_usd'])} at the smallest ({_nodes(hour['least_nodes'])})",
         f"{_usd(hour['most_usd'])} at the most ({_nodes(hour['most_nodes'])})",
