@@ -24,6 +24,7 @@ import pyarrow as pa
 
 Figures = dict[str, Any]
 A_SHARD = 2048  # objects, as `plan.shards` cuts them at most
+_LANDINGS = 8  # of each driver
 LINES = 12  # of a window: idle, system, driver, start-up, background, and seven of stages, modalities and outcomes
 WINDOW = timedelta(seconds=10)
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -251,11 +252,11 @@ def _servants() -> Figures:
     session = ray.get_runtime_context().get_session_name()
     commands = {pid: proc.command(pid) for pid in proc.processes()}
     (head,) = [pid for pid, said in commands.items() if "/gcs_server " in said and session in said]
-    asked = 2000
+    asked, jobs = 2000, owners.Jobs()
     before = _used(head)
     for _ in range(asked):
-        owners.jobs()
-    found = {"jobs_in_store": len(owners.jobs()), "look_us": round(1e6 * (_used(head) - before) / asked, 1)}
+        jobs.look()
+    found: Figures = {"look_us": round(1e6 * (_used(head) - before) / asked, 1)}
     actor: Any = ray.remote(num_cpus=0)(_Weighed).remote()
     before = ray.get(actor.used.remote())
     ray.get([actor.report.remote({"text": (100, 0.5), "minilm": (100, 0.5)}, 1) for _ in range(asked)])
@@ -310,6 +311,56 @@ def commits(size: int, folder: Path, _: str) -> Figures:
     }
 
 
+def drivers(size: int, folder: Path, _: str) -> Figures:
+    """Have so many drivers of disjoint places commit to one table of 1,000 fragments, each a twentieth of its time."""
+    table, fragment = _table(folder)
+    _land(table, [_renamed(fragment) for _ in range(1000)])
+    context = multiprocessing.get_context("spawn")
+    ends = [context.Pipe() for _ in range(size)]
+    started = [context.Process(target=_drive, args=(end, table, place)) for place, (_, end) in enumerate(ends)]
+    for one in started:
+        one.start()
+    for mine, _ in ends:
+        mine.recv()  # all are ready
+    for mine, _ in ends:
+        mine.send("go")
+    found = [mine.recv() for mine, _ in ends]
+    for one in started:
+        one.join()
+    landed = sum(one["landed"] for one in found)
+    fragments = len(table.open().get_fragments())
+    _require(fragments, 1000 + landed)
+    return {name: sum(one[name] for one in found) / landed for name in ("cpu_s", "wall_s", "tries")}
+
+
+def _drive(parent: Any, table: Any, place: int) -> None:
+    import lance
+
+    from raycluster.lake.write import files
+
+    tries, commit = 0, lance.LanceDataset.commit
+
+    def counted(*given: Any, **more: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return commit(*given, **more)
+
+    sink, base, own, spans, run_id = table.create_or_check(table.schema()), table.version(), set(), {}, f"r{place}"
+    _land(table, [], fence="take", run_id=run_id, workload=run_id)
+    parts = [sink.write(iter([_rows([f"{place:02d}/{number:04d}"])])) for number in range(_LANDINGS)]
+    parent.send("ready")
+    parent.recv()
+    cpu = wall = 0.0
+    lance.LanceDataset.commit = counted
+    for part in parts:
+        with clocked() as found:
+            _land(table, part, base=base, own=own, spans=spans, run_id=run_id, workload=run_id)
+        own.update(name for one in part for name in files(one))
+        cpu, wall = cpu + found["cpu_s"], wall + found["wall_s"]
+        time.sleep(19 * found["wall_s"])
+    parent.send({"cpu_s": cpu, "wall_s": wall, "tries": tries, "landed": len(parts)})
+
+
 def versions(size: int, folder: Path, _: str) -> Figures:
     """Open a table of so many versions, and look at its history."""
     table, fragment = _table(folder)
@@ -351,8 +402,8 @@ def _rows(ids: list[str]) -> pa.RecordBatch:
 def _land(table: Any, fragments: list[str], fence: Any = "hold", **more: Any) -> None:
     from raycluster.lake.commit import Change, commit
 
-    more = {"base": table.version()} | more
-    commit(table, Change(run_id="r", workload="w", fragments=fragments, fence=fence, **more))
+    more = {"run_id": "r", "workload": "w", "base": table.version()} | more
+    commit(table, Change(fragments=fragments, fence=fence, **more))
 
 
 def _renamed(fragment: str) -> str:

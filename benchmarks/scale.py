@@ -24,7 +24,6 @@ import numpy as np
 
 OBJECTS, NODES = 10**9, 1000
 SHARDS = 1 << 16  # that a run of 10^9 objects has, and so fragments, before any are joined
-_SUPERLINEAR = 1.15  # of a log-log slope: beyond it growth is drawn out as a power
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ PARTS = {
         SHARDS,
         ("cpu_s", "growth_bytes", "manifest_bytes", "open_cpu_s", "open_growth_bytes"),
     ),
+    "drivers": Part("driver", (1, 2, 4, 8), 16, ("cpu_s", "wall_s", "tries")),
     "versions": Part("version", (100, 1000), 10_000, ("cpu_s", "history_cpu_s", "disk_bytes")),
     "index": Part("row", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "disk_bytes")),
     "settling": Part("node", (10, 100, 1000), NODES, ("cpu_s", "growth_bytes", "inbox_bytes", "ledger_bytes")),
@@ -63,18 +63,19 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Fit:
-    """How a figure grows: `slope` of its logarithm, and `fixed` + `each` x size with the worst relative residual."""
+    """How a figure grows: as a line, `fixed` + `each` x size, and as a power, `height` x size ** `slope`."""
 
     slope: float
     fixed: float
     each: float
-    residual: float
-    power: float  # at size 1, where it grows as a power
+    line: float  # the worst relative residual of the line
+    height: float  # at size 1, of the power
+    power: float  # the worst relative residual of the power
 
     def at(self, size: int) -> float:
-        """Return the figure at another size: a line's, or a power's where it grows faster than one."""
-        is_line = self.slope <= _SUPERLINEAR
-        return max(0.0, self.fixed + self.each * size) if is_line else float(self.power * size**self.slope)
+        """Return the figure at another size, by whichever of line and power is nearer to what was measured."""
+        drawn = self.fixed + self.each * size if self.line <= self.power else self.height * size**self.slope
+        return max(0.0, float(drawn))
 
 
 def fit(sizes: Sequence[int], values: Sequence[float]) -> Fit | None:
@@ -84,8 +85,8 @@ def fit(sizes: Sequence[int], values: Sequence[float]) -> Fit | None:
         return None
     slope, height = np.polyfit(np.log(x), np.log(y), 1)
     each, fixed = np.polyfit(x, y, 1, w=1 / y)
-    residual = float(np.abs((fixed + each * x) / y - 1).max())
-    return Fit(float(slope), float(fixed), float(each), residual, float(np.exp(height)))
+    line, power = (float(np.abs(drawn / y - 1).max()) for drawn in (fixed + each * x, np.exp(height) * x**slope))
+    return Fit(float(slope), float(fixed), float(each), line, float(np.exp(height)), power)
 
 
 def be(part: str, size: int, arm: str, folder: Path) -> None:
@@ -129,7 +130,7 @@ def lines(names: Sequence[str], sizes: Sequence[int] | None) -> Iterator[dict[st
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """Return a table in Markdown: what was measured at each size, how it grows, and what that says for the target."""
     said = f"{runs[0]['cores']} cores of {runs[0]['machine']}; commit {runs[0]['commit']}; {runs[0]['packages']}"
-    rows = [said, "", "| part | figure | measured | slope | each | residual | drawn out |", "|" + "---|" * 7]
+    rows = [said, "", "| part | figure | measured | slope | each | off: line, power | drawn out |", "|" + "---|" * 7]
     for name, arm in dict.fromkeys((run["part"], run["arm"]) for run in runs):
         of = [run for run in runs if (run["part"], run["arm"]) == (name, arm)]
         rows += [_row(name, arm, figure, of) for figure in PARTS[name].figures if figure in of[0]]
@@ -144,7 +145,7 @@ def _row(name: str, arm: str, figure: str, of: list[dict[str, Any]]) -> str:
         return f"| {' | '.join([*cells, measured, '-', '-', '-', '-'])} |"
     grown = f"{_shown(found.at(part.target), figure)} at {part.target:,}"
     each = f"{_shown(found.each, figure)} a {part.unit}"
-    return f"| {' | '.join([*cells, measured, f'{found.slope:.2f}', each, f'{found.residual:.0%}', grown])} |"
+    return f"| {' | '.join([*cells, measured, f'{found.slope:.2f}', each, f'{found.line:.0%}, {found.power:.0%}', grown])} |"
 
 
 def _shown(value: float, figure: str) -> str:
