@@ -43,9 +43,9 @@ def said(run_id: str, address: str | None = None, *, level: str = "debug") -> Sa
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     found = Said()
-    texts = _here(run_id) if address is None else _there(run_id, address, found)
+    lines = _here(run_id) if address is None else _there(run_id, address, found)
     kept = LEVELS[LEVELS.index(level) :]
-    found.lines = sorted((line for line in _parsed(texts) if line["level"] in kept), key=lambda line: line["at"])
+    found.lines = sorted((line for line in lines if line["level"] in kept), key=lambda line: line["at"])
     if not found.lines:
         place = "on this machine" if address is None else f"on {address}"
         fix = "runs are listed by `raycluster runs`; of one on a cluster, name its --address"
@@ -59,15 +59,15 @@ def _pattern(run_id: str) -> str:
     return f"raycluster-{glob.escape(run_id)}-*.log*"
 
 
-def _here(run_id: str) -> Iterable[str]:
+def _here(run_id: str) -> Iterable[dict[str, Any]]:
     from ray._common.utils import get_default_ray_temp_dir
 
     sessions = Path(get_default_ray_temp_dir())  # type: ignore[no-untyped-call]
     for file in {one.resolve() for one in sessions.glob(f"session_*/logs/{_pattern(run_id)}")}:  # `latest` is a link
-        yield file.read_text(errors="replace")
+        yield from _parsed(file.read_text(errors="replace"))
 
 
-def _there(run_id: str, address: str, found: Said) -> Iterable[str]:
+def _there(run_id: str, address: str, found: Said) -> Iterable[dict[str, Any]]:
     from ray.util.state import StateApiClient
     from ray.util.state.common import ListApiOptions, StateResource
 
@@ -84,7 +84,9 @@ def _there(run_id: str, address: str, found: Said) -> Iterable[str]:
                 raise ConnectionError(node["state"])
             groups = _get(client, "logs", glob=_pattern(run_id), **asked).json()["data"]["result"]
             for name in (one for group in groups.values() for one in group):
-                yield _get(client, "logs/file", filename=name, lines=-1, **asked).text
+                text = _get(client, "logs/file", filename=name, lines=-1, **asked).text
+                # Nodes of one machine have one folder, and each would tell all that lies in it.
+                yield from (line for line in _parsed(text) if line.get("node") == node["node_id"])
         except (OSError, KeyError, ValueError):  # of requests, too
             found.silent.append(node["node_id"])
 
@@ -96,12 +98,11 @@ def _get(client: Any, path: str, **asked: Any) -> Any:
     return answer
 
 
-def _parsed(texts: Iterable[str]) -> Iterable[dict[str, Any]]:
-    for text in texts:
-        for line in text.splitlines():
-            try:
-                one = json.loads(line)
-            except ValueError:  # the last line of a process that was killed while it wrote
-                continue
-            if isinstance(one, dict) and {"at", "level", "message"} <= one.keys():
-                yield one
+def _parsed(text: str) -> Iterable[dict[str, Any]]:
+    for line in text.splitlines():
+        try:
+            one = json.loads(line)
+        except ValueError:  # the last line of a process that was killed while it wrote
+            continue
+        if isinstance(one, dict) and {"at", "level", "message"} <= one.keys():
+            yield one
