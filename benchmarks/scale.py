@@ -145,7 +145,8 @@ def _row(name: str, arm: str, figure: str, of: list[dict[str, Any]]) -> str:
         return f"| {' | '.join([*cells, measured, '-', '-', '-', '-'])} |"
     grown = f"{_shown(found.at(part.target), figure)} at {part.target:,}"
     each = f"{_shown(found.each, figure)} a {part.unit}"
-    return f"| {' | '.join([*cells, measured, f'{found.slope:.2f}', each, f'{found.line:.0%}, {found.power:.0%}', grown])} |"
+    cells += [measured, f"{found.slope:.2f}", each, f"{found.line:.0%}, {found.power:.0%}", grown]
+    return f"| {' | '.join(cells)} |"
 
 
 def _shown(value: float, figure: str) -> str:
