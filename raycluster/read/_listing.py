@@ -7,7 +7,10 @@ anything runs, and hand the stream of what lies there to `batches`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -31,6 +34,8 @@ from raycluster.read._stores import store_of
 from raycluster.row import OBJECT
 
 _BATCH = 10_000  # references; about 2 MB
+
+_AHEAD = 16  # folders of a store that are listed at once: each thousand objects is a wait of 20 to 100 ms
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -98,6 +103,10 @@ def _is_hidden(path: str) -> bool:
     return path.startswith(".") or "/." in path
 
 
+_Asked = Callable[[], Iterator[Found]]
+_Child = tuple[Found, _Asked | None]
+
+
 class Place:
     """One entry of `paths`: a file, or a folder and which files in it."""
 
@@ -119,25 +128,45 @@ class Place:
         if not self.root.is_folder:
             yield self.root
             return
-        open_folders = [self._children(self.root)]
-        while open_folders:
-            found = next(open_folders[-1], None)
-            if found is None:
-                open_folders.pop()
-                continue
-            path = relative(found.uri, self.root.uri)
-            if found.is_folder and self.globs.enters(path):
-                open_folders.append(self._children(found))
-            elif not found.is_folder and self.globs.takes(path):
-                yield found
-
-    def _children(self, folder: Found) -> Iterator[Found]:
+        pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="raycluster-list")
         try:
-            yield from self.store.children(folder.uri)
+            open_folders = [self._children(self.root, self._asked(self.root, pool), pool)]
+            while open_folders:
+                found, inside = next(open_folders[-1], (None, None))
+                if found is None:
+                    open_folders.pop()
+                elif inside is not None:
+                    open_folders.append(self._children(found, inside, pool))
+                elif not found.is_folder and self.globs.takes(relative(found.uri, self.root.uri)):
+                    yield found
+        finally:  # also when the caller leaves early
+            pool.shutdown(cancel_futures=True)
+
+    def _children(self, folder: Found, inside: _Asked, pool: ThreadPoolExecutor) -> Iterator[_Child]:
+        """Yield what lies in a folder, in order, with each folder that is to be entered what will say what is in it."""
+        waiting: deque[_Child] = deque()
+        ahead = 0 if is_local(folder.uri) else _AHEAD
+        try:
+            for found in inside():
+                enters = found.is_folder and self.globs.enters(relative(found.uri, self.root.uri))
+                waiting.append((found, self._asked(found, pool) if enters else None))
+                if len(waiting) > ahead:
+                    yield waiting.popleft()
+            yield from waiting
         except OSError as error:
             raise InvalidUse(
                 f"{shown(folder.uri)} cannot be listed: {say(error)}", fix="grant access, or add it to `exclude`"
             ) from error
+
+    def _asked(self, folder: Found, pool: ThreadPoolExecutor) -> _Asked:
+        """Ask a store for a folder now; a local one, which nobody waits for, when it is entered."""
+        ask = partial(self.store.children, folder.uri)
+        return ask if is_local(folder.uri) else pool.submit(ask).result
+
+    def meets(self, other: Place) -> bool:
+        """Say whether something may lie in both."""
+        mine, its = (place.root.uri.rstrip("/") + "/" for place in (self, other))
+        return mine.startswith(its) or its.startswith(mine)
 
 
 def places(paths: Sequence[str], globs: tuple[Sequence[str], Sequence[str]], *, timeout: float) -> list[Place]:
@@ -206,8 +235,9 @@ def each_once(found: Iterable[Place]) -> Iterator[Found]:
     """Yield the objects of all places; one that several cover comes with the first."""
     earlier: list[Place] = []
     for place in found:
+        near = [other for other in earlier if other.meets(place)]
         for one in place.walk():
-            if not any(other.covers(one.uri) for other in earlier):
+            if not any(other.covers(one.uri) for other in near):
                 yield one
         earlier.append(place)
 

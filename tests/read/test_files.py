@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from raycluster.errors import BadMedia, InvalidUse
 from raycluster.read import Reference, Source
+from raycluster.read._listing import Place
 from raycluster.read.files import Files
 from raycluster.row import object_id
 
@@ -136,6 +137,13 @@ def test_overlapping_paths_list_once(tmp_path: Path) -> None:
     assert listed(tmp_path, Files(paths=paths, exclude=("*.txt",), list=str(names))) == ["b/c.jpg", "b/d.png", "a.jpg"]
     only_jpg = Files(paths=(str(tmp_path),), include=("*.jpg",), list=str(names))
     assert listed(tmp_path, only_jpg) == ["a.jpg", "b/c.jpg", "b/d.png"]
+
+
+def test_many_paths_that_do_not_overlap_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "a/1.jpg", "ab/2.jpg", "b/3.jpg", "b/c/4.jpg")
+    monkeypatch.setattr(Place, "covers", lambda *_: pytest.fail("they lie apart"))
+    paths = tuple(f"{tmp_path}/{name}" for name in ("a", "ab", "b"))
+    assert listed(tmp_path, Files(paths=paths)) == ["a/1.jpg", "ab/2.jpg", "b/3.jpg", "b/c/4.jpg"]
 
 
 def test_names_of_any_kind(tmp_path: Path) -> None:

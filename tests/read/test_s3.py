@@ -4,6 +4,7 @@ import gc
 import hashlib
 import io
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from raycluster.errors import BadMedia, InvalidUse
 from raycluster.read import Reference, Source
+from raycluster.read._arrow import ArrowStore
 from raycluster.read.files import Files
 
 
@@ -48,6 +50,24 @@ def test_a_bucket(bucket: Any) -> None:
     assert source.peek(found[0], 10**6) == jpeg() + b"photos/a b.jpg"
     everything = references(Files(paths=(root, f"{root}/photos")))
     assert sorted(one.uri for one in everything) == sorted(f"{root}/{key}" for key in keys)
+
+
+def test_folders_are_listed_side_by_side_and_come_in_order(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [f"{folder}/{inner}/{name}" for folder in "abcd" for inner in "xy" for name in ("1.jpg", "2.jpg")]
+    put(bucket, **dict.fromkeys(keys, jpeg()))
+    root = f"s3://{bucket.name}"
+    together = threading.Barrier(4, timeout=20)  # breaks where one waits for another
+    children = ArrowStore.children
+
+    def beside(store: ArrowStore, uri: str) -> Any:
+        if uri.count("/") == 3:
+            together.wait()
+        return children(store, uri)
+
+    monkeypatch.setattr(ArrowStore, "children", beside)
+    assert [one.uri for one in references(Files(paths=(root,)))] == [f"{root}/{key}" for key in keys]
+    first = Files(paths=(f"{root}/*/x/*",)).objects()  # looks for one match before anything is listed
+    assert next(first)["uri"].to_pylist() == [f"{root}/{key}" for key in keys if "/x/" in key]
 
 
 def test_globs_and_single_objects(bucket: Any) -> None:
