@@ -32,7 +32,9 @@ _LOOK_SECONDS = 0.25  # what a killed worker did since the last look is lost: an
 _LOOK_SHARE = 0.02  # of a core: with very many processes looks become rarer
 _SLOW_LOOK_SECONDS = 2.0  # who works for whom, GPUs, and processes that are not Ray's
 _LEASE_SECONDS = 600  # a lake that no run has renewed for so long gets no more windows
-_YOUNG_SECONDS = 120  # a raylet younger than this was started for the first run: its start is accounted for too
+# A raylet younger than this was started for the first who asks, or joined a cluster that has a tender, which looks
+# every five seconds: its start is accounted for too.
+_YOUNG_SECONDS = 120
 _log = logging.getLogger(__name__)
 
 
@@ -194,7 +196,7 @@ class Agent:
         try:
             observer, book, seen_until, lakes, since, unsent = pickle.loads(self.saved.read_bytes())
         except Exception:  # noqa: BLE001 - none, half of one, or of another version, which fails in any way
-            age = uptime - _beginning(self.raylet, self.node.cluster)
+            age = uptime - _beginning(self.raylet, self.node.cluster if self.is_alone else None)
             age = age if 0 < age < _YOUNG_SECONDS else 0.0
             return Observer(), Book(self.node, started=_micro(time.time() - age)), uptime - age
         self.lakes, self.since, self.unsent = lakes, since, unsent
@@ -216,9 +218,15 @@ def is_alone(raylet: int) -> bool:
     return {pid for pid in raylets if found[pid].parent not in raylets} <= {raylet}
 
 
-def _beginning(raylet: int, session: str) -> float:
-    """Return when this node's Ray was started, in seconds since boot: the first process of its session."""
-    own = [one for pid, one in proc.processes().items() if pid == raylet or session in proc.command(pid)]
+def _beginning(raylet: int, session: str | None) -> float:
+    """Return when this node's Ray was started, in seconds since boot: the first process of its session, or its raylet.
+
+    Args:
+        raylet: its pid.
+        session: None where other nodes of the session live on the same machine.
+    """
+    found = proc.processes().items()
+    own = [one for pid, one in found if pid == raylet or (session and session in proc.command(pid))]
     return min(one.started_seconds for one in own)
 
 

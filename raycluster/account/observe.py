@@ -150,11 +150,10 @@ class Observer:
         return self.commands[process.id]
 
     def _is_submitted(self, process: Process, scene: Scene) -> bool:
-        """Tell whether the job submission API started this process; what it starts itself inherits its environment."""
+        """Tell whether this cluster's job submission API started a process, whose children inherit what it was told."""
         above = scene.processes.get(process.parent)
-        if above is not None:
-            self._command(above, scene)
-        return self.payers[process.id] is not None and (above is None or self.payers[above.id] is None)
+        is_of_worker = above is not None and above.parent == scene.raylet
+        return is_of_worker and self.payers[process.id] is not None
 
     # What they did.
 

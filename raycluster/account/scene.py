@@ -13,15 +13,8 @@ from raycluster.account.proc import Process
 from raycluster.account.slots import Reading
 
 _OWNER_FIELDS = {one.name for one in fields(Owner)}
-# Children of the raylet that look like workers and serve everybody, as Ray and `engine/tender.py` name them.
-_DAEMONS = (
-    "ray::DashboardAgent",
-    "ray::RuntimeEnvAgent",
-    "ray::JobSupervisor",
-    "ray::ServeController",
-    "ray::ProxyActor",
-    "ray::Tender",
-)
+# Children of the raylet that look like workers and serve everybody, as Ray and `engine/tender.py` call them.
+_DAEMONS = {"DashboardAgent", "RuntimeEnvAgent", "JobSupervisor", "ServeController", "ProxyActor", "Tender"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +84,14 @@ def is_undecided(command: str) -> bool:
 
 def is_daemon(command: str) -> bool:
     """Tell whether it is one that everybody shares."""
-    return command.startswith(_DAEMONS)
+    return command.startswith("ray::") and short(command) in _DAEMONS
 
 
 def short(command: str) -> str:
-    """Return what people call a process: the name of its program, or of the script that Python runs."""
+    """Return what people call a process: its program, the script that Python runs, the class of an actor."""
     program, *rest = command.removeprefix("ray::").split() or ["?"]
+    if command.startswith("ray::"):  # an actor that has a name shows it while it starts: NAME:CLASS.__init__
+        return program.partition("(")[0].partition(".")[0].rpartition(":")[2]
     if "python" in program.rpartition("/")[2]:
         program = next((word for word in rest if not word.startswith("-")), program)
     return program.rpartition("/")[2].removesuffix(".py")
