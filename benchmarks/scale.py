@@ -39,25 +39,25 @@ class Part:
 
 _MILLION = (10_000, 100_000, 1_000_000)
 PARTS = {
-    "listing_local": Part("object", _MILLION, OBJECTS, arms=("raycluster", "arrow")),
-    "listing_s3": Part("object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "requests"), ("raycluster", "arrow")),
-    "listing_flat": Part("object", _MILLION, OBJECTS),
-    "plan_first": Part("object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "disk_bytes")),
-    "plan_again": Part("object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "disk_bytes")),
-    "books": Part("object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "tally_bytes")),
-    "run": Part("object", (10_000, 100_000), OBJECTS, ("cpu_s", "growth_bytes", "reference_bytes")),
+    "listing_local": Part("an object", _MILLION, OBJECTS, arms=("raycluster", "arrow")),
+    "listing_s3": Part("an object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "requests"), ("raycluster", "arrow")),
+    "listing_flat": Part("an object", _MILLION, OBJECTS),
+    "plan_first": Part("an object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "disk_bytes")),
+    "plan_again": Part("an object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "disk_bytes")),
+    "books": Part("an object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "tally_bytes")),
+    "run": Part("an object", (10_000, 100_000), OBJECTS, ("cpu_s", "growth_bytes", "reference_bytes")),
     "commits": Part(
-        "fragment",
+        "a fragment",
         (100, 1000, 10_000, 100_000),
         SHARDS,
         ("cpu_s", "growth_bytes", "manifest_bytes", "open_cpu_s", "open_growth_bytes"),
     ),
-    "drivers": Part("driver", (1, 2, 4, 8), 16, ("cpu_s", "wall_s", "tries")),
-    "versions": Part("version", (100, 1000), 10_000, ("cpu_s", "history_cpu_s", "disk_bytes")),
-    "index": Part("row", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "disk_bytes")),
-    "settling": Part("node", (10, 100, 1000), NODES, ("cpu_s", "growth_bytes", "inbox_bytes", "ledger_bytes")),
+    "drivers": Part("a driver", (1, 2, 4, 8), 16, ("cpu_s", "wall_s", "tries")),
+    "versions": Part("a version", (100, 1000), 10_000, ("cpu_s", "history_cpu_s", "disk_bytes")),
+    "index": Part("a row", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "disk_bytes")),
+    "settling": Part("a node", (10, 100, 1000), NODES, ("cpu_s", "growth_bytes", "inbox_bytes", "ledger_bytes")),
     # minutes of 100 nodes: a day of 1,000 has 14,400 of them
-    "ledger": Part("minute", (3, 10, 30, 100), 14_400, ("cpu_s", "growth_bytes", "ledger_bytes")),
+    "ledger": Part("a minute", (3, 10, 30, 100), 14_400, ("cpu_s", "growth_bytes", "ledger_bytes")),
 }
 
 
@@ -144,7 +144,7 @@ def _row(name: str, arm: str, figure: str, of: list[dict[str, Any]]) -> str:
     if found is None:
         return f"| {' | '.join([*cells, measured, '-', '-', '-', '-'])} |"
     grown = f"{_shown(found.at(part.target), figure)} at {part.target:,}"
-    each = f"{_shown(found.each, figure)} a {part.unit}"
+    each = f"{_shown(found.each, figure)} {part.unit}"
     cells += [measured, f"{found.slope:.2f}", each, f"{found.line:.0%}, {found.power:.0%}", grown]
     return f"| {' | '.join(cells)} |"
 

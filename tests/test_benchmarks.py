@@ -18,6 +18,7 @@ sys.path.append(str(BENCHMARKS))  # last: the tests have a `serving` of their ow
 import _bench  # noqa: E402
 import _load  # noqa: E402
 import _tree  # noqa: E402
+import scale  # noqa: E402
 
 
 @pytest.mark.slow
@@ -196,6 +197,41 @@ def test_servings_ratios_are_those_of_neighbours_in_time(tmp_path: Path) -> None
     assert "| raycluster | 0.990 |" in said
     assert "| by vector | raycluster, served | 30.00 | 60.00 | 90.00 | 1.00 | 1.50 (1.50-1.50) |" in said
     assert "| 1, 8 by vector | raycluster, served | 20.00 | 40.00 | 60.00 | 1.00 | 400.00 | 2.00 (2.00-2.00) |" in said
+
+
+def test_growth_is_drawn_out_by_what_fits_it_better() -> None:
+    sizes = (100, 1000, 10_000)
+    line = scale.fit(sizes, [5 + 2 * size for size in sizes])
+    assert (line.fixed, line.each, line.line) == pytest.approx((5, 2, 0), abs=1e-6)
+    assert line.at(10**9) == pytest.approx(2e9 + 5)
+    square = scale.fit(sizes, [3 * size**2 for size in sizes])
+    assert (square.slope, square.power) == pytest.approx((2, 0), abs=1e-6)
+    assert square.at(10**6) == pytest.approx(3e12)
+    bound = scale.fit(sizes, [70.0, 71.0, 70.5])
+    assert bound.at(10**9) < 80
+    assert scale.fit(sizes, [0, 1, 2]) is None  # what is not there at every size has no slope
+    assert scale.fit((100,), [1.0]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_scale_measures_what_each_object_and_each_node_takes() -> None:
+    command = [sys.executable, str(BENCHMARKS / "scale.py"), "--sizes", "2000,4000", "--parts", "listing_s3,books"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert ended.returncode == 0, ended.stderr
+    runs = {(line["part"], line["arm"], line["size"]): line for line in map(json.loads, ended.stdout.splitlines())}
+    assert [runs["listing_s3", "raycluster", size]["requests"] for size in (2000, 4000)] == [4, 6]
+    assert [runs["books", "raycluster", size]["tally_bytes"] for size in (2000, 4000)] == [17 * 2000, 17 * 4000]
+    assert all(line["cpu_s"] > 0 and line["commit"] for line in runs.values())
+    assert "| listing_s3, arrow | cpu | 2,000: " in ended.stderr
+    assert "17 B an object" in ended.stderr
+    for part, sizes in (("settling", "1,2"), ("commits", "4,8")):
+        command[-3:] = [sizes, "--parts", part]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+        assert ended.returncode == 0, ended.stderr
+        small, large = map(json.loads, ended.stdout.splitlines())
+        grown = "inbox_bytes" if part == "settling" else "manifest_bytes"
+        assert small[grown] < large[grown] <= 2 * small[grown]
 
 
 @pytest.mark.slow
