@@ -31,13 +31,12 @@ def cluster() -> None:
 def check(file: str, workloads: tuple[str, ...], prices: str | None, as_json: bool) -> int:
     """Say whether a cluster file is right, holds the workloads, and what an hour costs; ask no provider."""
     from raycluster.account.terms import declared_prices
-    from raycluster.cluster import check as checking
+    from raycluster.cluster.check import document
     from raycluster.cluster.file import load_cluster
 
-    by, jobs = declared_prices(prices), [job for path in workloads for job in _jobs(Path(path))]
-    found = load_cluster(file)
-    told = checking.document(found, *checking.check(found, jobs, by))
-    terminal.show_check(told, by.ref, as_json=as_json)
+    jobs = [job for path in workloads for job in _jobs(Path(path))]
+    told = document(load_cluster(file), jobs, declared_prices(prices))
+    terminal.show_check(told, as_json=as_json)
     return 0 if told["valid"] else 2
 
 

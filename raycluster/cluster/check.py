@@ -70,10 +70,13 @@ def check(file: ClusterFile, jobs: Sequence[Job], prices: Prices) -> tuple[list[
     return estimates, sorted(unique, key=lambda one: (_LEVELS.index(one.level), _line(one)))
 
 
-def document(file: ClusterFile, estimates: Sequence[Estimate], findings: Sequence[Finding]) -> dict[str, Any]:
-    """Return what was found as one document of plain values, with amounts in US dollars."""
+def document(file: ClusterFile, jobs: Sequence[Job], prices: Prices) -> dict[str, Any]:
+    """Check, and return what was found as one document of plain values, with amounts in US dollars."""
+    estimates, findings = check(file, jobs, prices)
     return {
         "file": file.path,
+        "workloads": [job.workload.name for job in jobs],
+        "prices": prices.ref,
         "valid": all(one.level != "problem" for one in findings),
         "clusters": [_cluster(one) for one in estimates],
         "findings": [asdict(one) for one in findings],

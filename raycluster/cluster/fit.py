@@ -39,17 +39,21 @@ def misfits(shape: Shape, sizes: Sizes, job: Job) -> Iterator[Finding]:
     yield from misplaced
     if misplaced:
         return
-    where = job.document.where(("spec",))
     for problem in problems:
-        yield Finding("problem", f"on the whole of {shape.name}: {problem}", where, "change `needs` or `actors`")
+        what = f"on the whole of {shape.name}: {problem}"
+        yield Finding("problem", what, _where(job, pools, problem), "change `needs` or `actors`")
     smallest = _cluster((has, one.least) for one, has in sizes)
     later = [] if problems else place(job.workload, smallest)[1]
     for problem in later:
-        pool = next((one for one in pools if problem.startswith(f"{one.name} ")), None)
-        place_of = _places(job)[id(pool.stages[0])] if pool else ("spec",)
         what = f"only once {shape.name} has grown: {problem}"
         fix = "a plan counts the nodes that are there: raise min_workers before such a run"
-        yield Finding("note", what, job.document.where(place_of), fix)
+        yield Finding("note", what, _where(job, pools, problem), fix)
+
+
+def _where(job: Job, pools: tuple[Pool, ...], problem: str) -> str:
+    """Return where the first stage of the pool stands that a problem of `place` begins with."""
+    pool = next((one for one in pools if problem.startswith(f"{one.name} ")), None)
+    return job.document.where(_places(job)[id(pool.stages[0])] if pool else ("spec",))
 
 
 def _cluster(counts: Iterable[tuple[Resources | None, int]]) -> Cluster:

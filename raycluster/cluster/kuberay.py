@@ -34,6 +34,8 @@ def _open(*, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any
 
 _COUNT = {"type": "integer", "minimum": 0}
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+# What pods choose spot nodes by: Karpenter's, EKS's own, GKE's.
+_SPOT = ("karpenter.sh/capacity-type", "eks.amazonaws.com/capacityType", "cloud.google.com/gke-spot")
 _QUANTITIES = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
 _RESOURCES = _open(limits=_QUANTITIES, requests=_QUANTITIES)
 _VARIABLE = _open(required=("name",), name={"type": "string"}, value={"type": "string"})
@@ -46,7 +48,7 @@ _CONTAINER = _open(
 )
 _CONTAINERS = {"type": "array", "minItems": 1, "items": _CONTAINER}
 _PARTS = {"containers": _CONTAINERS, "initContainers": {"type": "array", "items": _CONTAINER}}
-_POD = _open(required=("spec",), spec=_open(required=("containers",), **_PARTS))
+_POD = _open(required=("spec",), spec=_open(required=("containers",), nodeSelector=_TEXTS, **_PARTS))
 _GROUP = {"rayStartParams": _TEXTS, "labels": _TEXTS, "resources": _QUANTITIES, "template": _POD}
 _HEAD = _closed(
     "enableIngress", "serviceType", required=("template",), headService=_open(spec={"type": "object"}), **_GROUP
@@ -90,8 +92,9 @@ def read(document: Document) -> tuple[Shape | None, list[Finding]]:
     if at is None:
         return None, []
     spec = document.value.get("spec")
+    owned = _owner(document) if kind == "RayJob" else []
     if kind == "RayJob" and isinstance(spec, dict) and "clusterSelector" in spec:  # goes to a cluster that is there
-        return None, []
+        return None, owned
     schema: Mapping[str, Any] = _CLUSTER
     for part in reversed(at):
         schema = _open(required=(part,), **{part: schema})
@@ -99,7 +102,7 @@ def read(document: Document) -> tuple[Shape | None, list[Finding]]:
     schema = {"allOf": [named, schema]}
     wrong = by_schema(document, schema)
     if wrong:
-        return None, wrong
+        return None, [*wrong, *owned]
     cluster = spec if len(at) == 1 else spec[at[1]]
     groups = [("headGroupSpec",), *(("workerGroupSpecs", i) for i in range(len(cluster.get("workerGroupSpecs", []))))]
     found, told = [], []
@@ -117,7 +120,19 @@ def read(document: Document) -> tuple[Shape | None, list[Finding]]:
         node_types=tuple(found),
         most_workers=sum(one.most for one in found if not one.is_head),
     )
-    return (None if told else shape), told
+    return (None if told else shape), [*told, *owned]
+
+
+def _owner(document: Document) -> list[Finding]:
+    """Say of a job without a team that it will be refused: nobody would pay for it."""
+    spec = document.value.get("spec")
+    metadata = spec.get("metadata") if isinstance(spec, dict) else None
+    if isinstance(metadata, dict) and metadata.get("team"):
+        return []
+    where = document.where(("spec", "metadata"))
+    return [
+        Finding("problem", "a job without a team is refused", where=where, fix="metadata: {team: NAME} in its spec")
+    ]
 
 
 def _node_type(document: Document, cluster: Mapping[str, Any], at: At) -> tuple[NodeType | None, Finding | None]:
@@ -127,19 +142,22 @@ def _node_type(document: Document, cluster: Mapping[str, Any], at: At) -> tuple[
     for part in at:
         group = group[part]
     is_head = at[-1] == "headGroupSpec"
+    name = "head" if is_head else group["groupName"]
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # it warns of labels below `rayStartParams`, which do hold
             told = _node_type_from_group_spec(group, is_head=is_head)
     except ValueError as error:
         where = document.where((*at, "template", "spec", "containers", 0))
         fix = "give the Ray container `resources: {limits: {cpu: N, memory: NGi}}`"
-        return None, Finding("problem", str(error).partition("\n")[0], where=where, fix=fix)
+        return None, Finding("problem", f"{name}: {str(error).partition(chr(10))[0]}", where=where, fix=fix)
     replicas = group.get("replicas", group.get("minReplicas", 0)) * group.get("numOfHosts", 1)
     scales = cluster.get("enableInTreeAutoscaling") is True
-    container, params = group["template"]["spec"]["containers"][0], group.get("rayStartParams", {})
+    pod, params = group["template"]["spec"], group.get("rayStartParams", {})
+    chosen = pod.get("nodeSelector", {})
+    markets = [chosen[name] for name in _SPOT if name in chosen]
     return NodeType(
-        name="head" if is_head else group["groupName"],
-        at=at if is_head else (*at, "groupName"),
+        name=name,
+        at=at,
         is_head=is_head,
         least=1 if is_head else told["min_workers"] if scales else replicas,
         most=1 if is_head else told["max_workers"] if scales else replicas,
@@ -147,7 +165,9 @@ def _node_type(document: Document, cluster: Mapping[str, Any], at: At) -> tuple[
         gpus=told["resources"].get("GPU", 0),
         memory=told["resources"].get("memory"),
         labels={**labels_of(params), **told["labels"]},
-        image=container["image"],
+        instance=chosen.get("node.kubernetes.io/instance-type"),
+        is_spot=markets[0].lower() in ("spot", "true") if markets else None,
+        image=pod["containers"][0]["image"],
         start=_start(cluster, group, at),
     ), None
 
@@ -162,6 +182,7 @@ def _start(cluster: Mapping[str, Any], group: Mapping[str, Any], at: At) -> Star
     commands = tuple(" ".join(_texts(one)) for one in containers)
     return Start(
         flags=group.get("rayStartParams", {}),
+        flags_at=(*at, "rayStartParams"),
         environment={**environment(commands), **variables},
         commands=commands,
         at=(*at, "template", "spec", "containers", 0),

@@ -207,7 +207,8 @@ def _start(spec: Mapping[str, Any], role: str, told: Mapping[str, Any]) -> Start
     commands = (*before, *setup, *spec[key])
     index = next((index for index, one in enumerate(spec[key]) if started([one]) is not None), 0)
     variables = environment([" ".join(str(one) for one in options), *commands])
-    return Start(flags=started(spec[key]), environment=variables, commands=commands, at=(key, index))
+    at = (key, index)
+    return Start(flags=started(spec[key]), flags_at=at, environment=variables, commands=commands, at=at)
 
 
 def _image(spec: Mapping[str, Any], told: Mapping[str, Any], is_head: bool) -> str | None:

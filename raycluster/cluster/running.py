@@ -40,11 +40,11 @@ def troubles(shape: Shape) -> Iterator[Finding]:
 
 def _options(shape: Shape, start: Start) -> Iterator[Finding]:
     """Say what options `ray start` has not: on a node that is up already, it would end with an error."""
-    where = shape.where(start.at)
     if start.flags is None:
-        yield Finding("problem", f"{start.at[0]} never start Ray", where, "one of them is `ray start ...`")
+        yield Finding("problem", f"{start.at[0]} never start Ray", shape.where(start.at), "one is `ray start ...`")
     for name in (start.flags or {}).keys() - _known():
-        yield Finding("problem", f"`ray start` has no option --{name}", where, nearest(name, sorted(_known())))
+        where, fix = shape.where((*start.flags_at, name)), nearest(name, sorted(_known()))
+        yield Finding("problem", f"`ray start` has no option --{name}", where, fix)
 
 
 @cache
@@ -66,8 +66,6 @@ def _image(shape: Shape, one: NodeType) -> Iterator[Finding]:
     if found is None:
         return
     place: At = (*one.at, "template", "spec", "containers", 0, "image") if shape.provider == "kuberay" else ("docker",)
-    if shape.provider == "kuberay" and not one.is_head:
-        place = (*one.at[:-1], *place[-5:])
     where, fix = shape.where(place), f"rayproject/ray:{ray.__version__}-py311, or an image of your own with it"
     if found[1] is None:
         yield Finding("warning", f"{one.image}: the tag holds no version, and changes", where, fix)

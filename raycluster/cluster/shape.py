@@ -26,6 +26,7 @@ class Start:
     """How Ray is started on a node: the options of `ray start`, the environment, and all that is run there."""
 
     flags: Mapping[str, str] | None  # by name, without dashes; None: nothing starts Ray
+    flags_at: At
     environment: Mapping[str, str]
     commands: tuple[str, ...]
     at: At

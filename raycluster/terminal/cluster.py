@@ -15,14 +15,21 @@ _STYLES = {"problem": "bold red", "warning": "yellow", "note": "cyan"}
 _UNKNOWN = "?"
 
 
-def show_check(told: Mapping[str, Any], prices: str, *, as_json: bool) -> None:
+def show_check(told: Mapping[str, Any], *, as_json: bool) -> None:
     """Show what a cluster file holds, what an hour costs by which prices, and everything that is wrong with it."""
     if as_json:
-        print_json({**told, "prices": prices})
+        print_json(told)
         return
     for cluster in told["clusters"]:
-        _show_cluster(cluster, prices)
-    _show_findings(told["file"], told["findings"])
+        _show_cluster(cluster, told["prices"])
+    _show_findings(told["findings"])
+    count = Counter(one["level"] for one in told["findings"])
+    counted = ", ".join(f"{count[level]} {level}{'s' * (count[level] != 1)}" for level in _STYLES if count[level])
+    if not told["valid"]:
+        out.print(f"{told['file']}: {counted}; not to be started like this", style=_STYLES["problem"], markup=False)
+        return
+    meant = f" for {', '.join(told['workloads'])}" if told["workloads"] else ""
+    out.print(Text.assemble(("right", "green"), f"  {told['file']}{meant}" + (f": {counted}" if counted else "")))
 
 
 def _show_cluster(cluster: Mapping[str, Any], prices: str) -> None:
@@ -53,18 +60,12 @@ def _row(one: Mapping[str, Any]) -> Sequence[Any]:
     return [one["name"], one["priced_as"], one["market"], *sizes, memory, nodes, _usd(one["hour_usd"]), most]
 
 
-def _show_findings(file: str, findings: Sequence[Mapping[str, str]]) -> None:
+def _show_findings(findings: Sequence[Mapping[str, str]]) -> None:
     for one in findings:
         head = (Text(f"{one['level']:9}", style=_STYLES[one["level"]]), Text(f"{one['where']}: ", style="dim"))
         out.print(Text.assemble(*head, verbatim(one["what"])))
         if one["fix"]:
             out.print(Text.assemble(" " * 9, ("fix: ", "dim"), verbatim(one["fix"])))
-    count = Counter(one["level"] for one in findings)
-    told = ", ".join(f"{count[level]} {level}{'s' * (count[level] != 1)}" for level in _STYLES if count[level])
-    if count["problem"]:
-        out.print(f"{file}: {told}; not to be started like this", style=_STYLES["problem"], markup=False)
-    else:
-        out.print(Text.assemble(("right", "green"), f"  {file}" + (f": {told}" if told else "")))
 
 
 def _usd(amount: float | None) -> str:

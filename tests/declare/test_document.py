@@ -1,12 +1,13 @@
 """Files are read with their places remembered, and every mistake is told where it stands."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from raycluster.declare.document import load, parse
+from raycluster.declare.document import Document, load, load_all, parse
 from raycluster.errors import InvalidFile, InvalidUse, NotFound
 from raycluster.units import Bytes, Resources, Seconds
 
@@ -125,3 +126,43 @@ def test_a_key_of_a_member_of_a_mapping_by_name_has_its_nearest_too() -> None:
     document.read(Clips, document.value, ())
     with pytest.raises(InvalidFile, match="did you mean 'window'"):
         document.finish()
+
+
+def borrowed(tmp_path: Path, text: str) -> list[Document]:
+    file = tmp_path / "theirs.yaml"
+    file.write_text(text)
+    return load_all(file)
+
+
+def test_what_others_read_too_may_have_anchors_and_each_value_a_place(tmp_path: Path) -> None:
+    text = "a: &a\n  x: 1\n  y: 2\nb:\n  <<: *a\n  y: 3\n---\n# nothing\n---\nc: [4]\n"
+    first, second = borrowed(tmp_path, text)
+    assert first.value == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
+    assert [first.where(at).rpartition("yaml:")[2] for at in (("b", "x"), ("b", "y"), ("a", "y"))] == [
+        "2:3",
+        "6:3",
+        "3:3",
+    ]
+    assert second.value == {"c": [4]}
+    assert second.where(("c", 0)).endswith(":10:5")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: {x: 1, x: 2}\n", ":1:11: key 'x' stands twice"),
+        ("a: &a [*a]\n", "aliases make it endless"),
+        ("a: &a [1,2]\n" + "".join(f"{n}: &{n} [*{p}, *{p}, *{p}]\n" for p, n in pairwise("abcdefghijklm")), "endless"),
+        ("a: &a 1\nb: [" + "*a, " * 101 + "]\n", "aliases (*a) are not taken"),
+        ("a: !!python/name:os.system\n", ":1:4: tags"),
+        ("a: 1\n---\n- 1\n", ":3:1: expected a mapping"),
+        ("x: &x 1\na: {<<: *x}\n", "expected a mapping or list of mappings for merging"),
+        ("---\n", "expected a mapping, found nothing"),
+        ("[" * 40, "nested more than 32 deep"),
+    ],
+)
+def test_what_others_read_too_is_held_to_the_same_limits(text: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidFile) as wrong:
+        borrowed(tmp_path, text)
+    assert told in str(wrong.value)
+    assert len({str(one) for one in wrong.value.problems}) == len(wrong.value.problems)
