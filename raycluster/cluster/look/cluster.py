@@ -20,6 +20,8 @@ from raycluster.cluster.look.ports import public_dashboard
 
 _ANSWER_SECONDS = 5.0
 _CURRENT = "ray_current_cluster"  # Ray's file of the cluster that was started last on this machine
+# Of a wrong token Ray 2.60 says no more than that it failed to connect.
+_TOKEN = "check that it is Ray's head, and that this machine has its token: ~/.ray/auth_token, and RAY_AUTH_MODE=token"
 _START = "start it: ray up FILE; or reach it: ray attach FILE, then --address auto; leave --address out to run here"
 
 
@@ -55,8 +57,7 @@ def _job_api(url: str) -> Finding:
         with urlopen(Request(f"{url.rstrip('/')}/api/version", headers=headers), timeout=_ANSWER_SECONDS) as answer:
             there = json.load(answer).get("ray_version", "")
     except HTTPError as error:
-        fix = "give it the cluster's token: ~/.ray/auth_token, and RAY_AUTH_MODE=token"
-        return Finding("problem", f"the job API refuses: {error.code} {error.reason}", url, fix)
+        return Finding("problem", f"the job API refuses: {error.code} {error.reason}", url, _TOKEN)
     except (OSError, ValueError) as error:
         fix = "forward it from the head: ray dashboard FILE; or start the cluster: ray up FILE"
         return Finding("problem", f"no job API of Ray answers: {getattr(error, 'reason', error)}", url, fix)
@@ -95,10 +96,8 @@ def _not_joined(error: Exception, address: str) -> Finding:
         told = words[words.index("Version mismatch") :]
         fix = "install here what the cluster has, or the other way round: client and nodes need one Ray and one Python"
         return Finding("problem", told, address, fix)
-    if "uthenticat" in words or "token" in words:
-        fix = "give it the cluster's token: ~/.ray/auth_token, mode 600, and RAY_AUTH_MODE=token"
-        return Finding("problem", f"the cluster refuses: {words[:300]}", address, fix)
-    return Finding("problem", f"the cluster cannot be joined: {words[:300]}", address, _START)
+    what = f"something listens there, and lets this machine not in: {words[:300]}"
+    return Finding("problem", what, address, _TOKEN)
 
 
 def _refusal(address: str) -> str | None:
