@@ -11,7 +11,7 @@ from raycluster.declare.corpus import load_corpus
 from raycluster.declare.workload import load_workload, parse_workload
 
 ROOT = Path(__file__).parent.parent
-OTHERS = {"budgets", "monitoring", "policies", "prices"}  # folders that hold no workload
+OTHERS = {"budgets", "clusters", "monitoring", "policies", "prices"}  # folders that hold no workload
 FOLDERS = sorted(path for path in (ROOT / "workloads").iterdir() if path.is_dir() and path.name not in OTHERS)
 NAMES = [folder.name for folder in FOLDERS]
 CHANGES = [
