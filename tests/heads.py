@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,11 +77,12 @@ def head(*words: str, cpus: int = 2, environment: Mapping[str, str] | None = Non
             assert time.monotonic() < until, "the dashboard does not answer"
             time.sleep(0.3)
         yield found
-    finally:
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        process.terminate()
-        process.wait(60)
-        _, alive = psutil.wait_procs(children, timeout=20)
-        for one in alive:
-            one.kill()
+    finally:  # at once: asked to end, Ray takes half a minute
+        everybody = [psutil.Process(process.pid)] if process.poll() is None else []
+        everybody += [child for one in everybody for child in one.children(recursive=True)]
+        for one in everybody:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait(10)
+        psutil.wait_procs(everybody, timeout=10)
         shutil.rmtree(folder, ignore_errors=True)

@@ -28,7 +28,6 @@ from raycluster.cluster.parcel import Order, pack
 from raycluster.declare.workload import Workload
 from raycluster.engine.cluster import NoCluster
 from raycluster.errors import InvalidUse, RayclusterError, Unauthenticated
-from raycluster.lake.runs import new_run_id
 from raycluster.stage import unknown
 
 _STATUS = {"PENDING": "queued", "RUNNING": "running", "STOPPED": "stopped", "SUCCEEDED": "done", "FAILED": "failed"}
@@ -125,6 +124,8 @@ def send(api: Api, order: Order, workload: Workload, observe: Callable[[int, int
         TooLarge: the folder is.
         NoCluster: it was not taken.
     """
+    from raycluster.lake.runs import new_run_id  # who looks at jobs needs no lake
+
     run_id = new_run_id()
     labels = {name: workload.labels[name] for name in ("team", "project", "environment") if workload.labels.get(name)}
     with tempfile.TemporaryDirectory(prefix="raycluster-") as folder, _explained(api.address):
@@ -224,7 +225,8 @@ class Transcript:
             if isinstance(found, dict) and (set(found) == {"error"} or {"run_id", "dataset", "status"} <= set(found)):
                 self.document = found
                 return
-        self.tell(line)
+        if not line.startswith("Running entrypoint for job "):  # Ray's, with all that `parcel.py` tells the shell
+            self.tell(line)
 
 
 def follow(api: Api, job_id: str, tell: Callable[[str], None]) -> tuple[Job, dict[str, Any] | None]:

@@ -9,13 +9,16 @@ import logging
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile
 
-from raycluster.account.terms import Allowance, declared_budgets, declared_prices
+from raycluster.account.terms import Allowance
+from raycluster.declare.budget import load_budgets
 from raycluster.declare.document import At, Document, load
+from raycluster.declare.prices import load_prices
 from raycluster.declare.resource import files
 from raycluster.declare.workload import Workload, build
 from raycluster.errors import InvalidFile, InvalidUse, RayclusterError, TooLarge
@@ -85,14 +88,16 @@ def check(order: Order) -> tuple[Workload, list[str]]:
     Raises:
         InvalidUse: it is wrong, or would not do on a cluster what it says; with file and line.
     """
+    sys.path.insert(0, str(order.folder.absolute()))  # private stages are found here as they are there
     document = load(order.file)
     workload = build(document)
-    declared_prices(order.prices), declared_budgets(order.budgets)
-    if not order.folder.is_dir():
-        raise InvalidUse(f"{order.folder} is no folder", where="--working-dir")
-    if not order.file.resolve().is_relative_to(order.folder.resolve()):
-        fix = "give a folder that holds it"
-        raise InvalidUse(f"{order.file} does not lie in {order.folder}", where="--working-dir", fix=fix)
+    if order.prices:
+        load_prices(order.prices)
+    if order.budgets:
+        load_budgets(order.budgets)
+    if not order.folder.is_dir() or not order.file.resolve().is_relative_to(order.folder.resolve()):
+        fix = "give a folder that it lies in"
+        raise InvalidUse(f"{order.file} does not lie in a folder {order.folder}", where="--working-dir", fix=fix)
     warnings = [f"{place} is of this disk: every node has to have it at this path" for place in _places(document)]
     if order.lake and "://" not in (place := order.lake.removeprefix("file://")):
         if not Path(place).is_absolute():
