@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,7 +57,7 @@ class Globs:
             wanted = [f"{only}/"] if wanted == ["**"] else wanted
         dotted = [pattern for pattern in wanted if re.search(r"(^|/)\.", pattern)]
         self.names_hidden, self.hidden = bool(dotted), _any(dotted)
-        self.starts = [_literal_parts(pattern) for pattern in wanted]
+        self.starts = [_folders(pattern) for pattern in wanted]
 
     def takes(self, path: str) -> bool:
         """Say whether a file is meant, by its path below the place."""
@@ -70,7 +70,7 @@ class Globs:
         if self.exclude.match(path) or (_is_hidden(path) and not self.names_hidden):
             return False
         parts = path.split("/")
-        return any(all(a == b for a, b in zip(start, parts, strict=False)) for start in self.starts)
+        return any(all(a.match(b) for a, b in zip(start, parts, strict=False)) for start in self.starts)
 
     def _is_excluded(self, path: str) -> bool:
         folders = [path[: slash.start()] for slash in re.finditer("/", path)]
@@ -92,11 +92,9 @@ def _any(patterns: Iterable[str]) -> re.Pattern[str]:
         raise InvalidUse(f"a pattern is wrong: {error}", fix="write ** alone between slashes") from error
 
 
-def _literal_parts(pattern: str) -> list[str]:
-    """Return the folders that every match of a pattern lies in."""
-    parts = pattern.split("/")[:-1]
-    magic = next((index for index, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
-    return parts[:magic]
+def _folders(pattern: str) -> list[re.Pattern[str]]:
+    """Return the folders that every match of a pattern lies in, each below the one before."""
+    return [_any([part]) for part in takewhile(lambda part: "**" not in part, pattern.split("/")[:-1])]
 
 
 def _is_hidden(path: str) -> bool:

@@ -14,6 +14,7 @@ import time
 import tracemalloc
 import wave
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -22,6 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 from raycluster.errors import BadMedia, InvalidUse
 from raycluster.read import Reference, Source
 from raycluster.read._listing import Place
+from raycluster.read._local import LocalStore
+from raycluster.read._store import local_path
 from raycluster.read.files import Files
 from raycluster.row import object_id
 
@@ -119,6 +122,24 @@ def test_paths_may_be_globs(tmp_path: Path) -> None:
     assert listed(tmp_path, Files(paths=(f"{tmp_path}/what [1]?",))) == ["what [1]?/d.jpg"]
     with pytest.raises(InvalidUse, match="matches no file"):
         Files(paths=(f"{tmp_path}/2026-*",)).objects()
+
+
+@pytest.mark.parametrize("by", ["paths", "include"])
+def test_folders_that_a_glob_leaves_out_are_not_listed(
+    tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "00/a/1.jpg", "01/b/2.jpg", "0[/x.jpg", "10/a/3.jpg", "1/4.jpg")
+    listed_folders: list[str] = []
+    children = LocalStore.children
+
+    def noted(store: LocalStore, uri: str) -> Any:
+        listed_folders.append(os.path.relpath(local_path(uri), tmp_path))
+        return children(store, uri)
+
+    monkeypatch.setattr(LocalStore, "children", noted)
+    where = {"paths": (f"{tmp_path}/0?/**",)} if by == "paths" else {"paths": (str(tmp_path),), "include": ("0?/**",)}
+    assert listed(tmp_path, Files(**where)) == ["00/a/1.jpg", "01/b/2.jpg", "0[/x.jpg"]
+    assert set(listed_folders) == {".", "00", "00/a", "01", "01/b", "0["}
 
 
 def test_relative_paths_start_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
