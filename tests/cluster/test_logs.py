@@ -1,6 +1,7 @@
 """All that a run said, found by its id: driver and workers, in the order of time."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from textwrap import dedent
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from raycluster import cli
+from raycluster.account.log import Lines
 from raycluster.cluster.logs import NoLogs, said
 from raycluster.declare.workload import parse_workload
 from raycluster.engine.prepare import prepare
@@ -89,3 +91,12 @@ def test_a_cluster_that_cannot_be_asked_is_said(monkeypatch):
     with pytest.raises(NoLogs, match="does not tell its nodes") as caught:
         said("r", "http://127.0.0.1:9")
     assert "ray dashboard" in caught.value.fix
+
+
+def test_commands_speak_in_the_same_lines_where_that_is_asked_for(monkeypatch):
+    root, own = logging.getLogger(), logging.getLogger("raycluster")
+    monkeypatch.setattr(own, "level", own.level)
+    for asked, is_json in (("", False), ("json", True)):
+        monkeypatch.setattr(root, "handlers", [])
+        assert CliRunner().invoke(cli.main, ["schema"], env={"RAYCLUSTER_LOG": asked}).exit_code == 0
+        assert [type(one.formatter) for one in root.handlers] == ([Lines] if is_json else [])
