@@ -47,8 +47,9 @@ def _show_cluster(cluster: Mapping[str, Any], prices: str) -> None:
         f"{_usd(hour['most_usd'])} at the most ({_nodes(hour['most_nodes'])})",
     ]
     if hour["most_on_demand_usd"] != hour["most_usd"]:
-        parts.append(f"{_usd(hour['most_on_demand_usd'])} for these without spot prices")
-    out.print(Text.assemble((", ".join(parts), "bold"), (f"   {prices}; without disks and traffic", "dim")))
+        parts.append(f"{_usd(hour['most_on_demand_usd'])} were none of these spot")
+    out.print(", ".join(parts), style="bold", markup=False)
+    out.print(f"by {prices}; disks and traffic come on top", style="dim", markup=False)
     out.print()
 
 

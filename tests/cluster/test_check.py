@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -34,6 +36,19 @@ def test_our_own_files_are_right_and_hold_our_workloads(file):
     # what machines of one's own cost and have is not in their file
     allowed = {"warning", "note"} if file.stem == "on_premises" else {"note"}
     assert [one for one in findings if one.level not in allowed] == []
+
+
+def test_nobody_is_asked(monkeypatch):
+    """Ray's own preparation of a file wants neither network nor a provider's package."""
+
+    def refuse(*_):
+        raise AssertionError("a check went out")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for name in ("boto3", "botocore", "googleapiclient", "azure", "kubernetes"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for file in OURS:
+        assert load_cluster(file).shapes
 
 
 @pytest.mark.parametrize(
