@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,12 +21,11 @@ def theirs() -> None:
 
 
 @pytest.fixture(autouse=True)
-def metered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def metered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Note that a worker was metered, instead of metering this process."""
     done.clear()
     monkeypatch.delenv(SUBMITTED, raising=False)
     monkeypatch.setattr(hook, "install", lambda: done.append("metered"))
-    yield
 
 
 @pytest.mark.parametrize("given", [None, {}, {"worker_process_setup_hook": HOOK}])

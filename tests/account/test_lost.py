@@ -55,6 +55,25 @@ def test_the_time_since_the_last_window(ledger: Ledger, where: str) -> None:
     assert sum(whole) == 30.0
 
 
+@pytest.mark.parametrize("where", ["inbox", "usage"])
+def test_what_it_was_is_what_it_said_last(ledger: Ledger, where: str) -> None:
+    """Ray keeps of a dead node its name, and nothing of what it had."""
+    if where == "usage":
+        ledger.put_usage(window(0))
+    else:
+        ledger.drop(window(0), f"0-{NODE.node[:16]}")
+    assert lost(ledger, Node(cluster=NODE.cluster, node=NODE.node, node_cpus=0.0), until=START + 20 * SECOND)
+    (line,) = waiting(ledger)
+    assert (line["node_cpus"], line["node_gpus"], line["node_memory"], line["cpu_seconds"]) == (4.0, 2.0, 1000, 40.0)
+
+
+def test_two_that_enter_it_until_one_moment_enter_it_once(ledger: Ledger) -> None:
+    ledger.put_usage(window(0))
+    assert lost(ledger, NODE, until=START + 20 * SECOND)
+    assert not lost(ledger, NODE, until=START + 20 * SECOND)
+    assert len(waiting(ledger)) == 1
+
+
 def test_a_node_that_never_told_anything(ledger: Ledger) -> None:
     assert not lost(ledger, NODE, until=START)
     assert ledger.inbox_names() == []

@@ -352,6 +352,70 @@ def test_a_driver_that_a_worker_started_and_waited_for_is_counted_once(machine: 
     assert machine.cpu() == 1011
 
 
+SUBMITTED = '{"metadata": {"team": "anna", "run_id": "a"}}'
+
+
+def test_a_submitted_driver_and_what_it_starts_is_paid_for_by_whom_its_metadata_names(machine: Machine) -> None:
+    machine.start(200, RAYLET, "ray::IDLE")
+    machine.look()
+    machine.commands[200] = "ray::_ray_internal_job_actor_raysubmit_1:JobSupervisor.__init__"
+    machine.start(210, 200, "/bin/sh -c python work.py")
+    machine.start(211, 210, "python work.py")
+    machine.start(212, 200, "/bin/sh -c while kill -s 0 200")  # watches the supervisor
+    machine.environments |= {210: SUBMITTED, 211: SUBMITTED}
+    for pid in (200, 210, 211, 212):
+        machine.work(pid, 1000)
+    machine.look()
+    assert machine.cpu(kind="driver", owner=ANNA) == 2000
+    assert machine.cpu(kind="system", stage="JobSupervisor") == 2000
+    machine.jobs["1"] = Job(pid=211, node="n", runs=((machine.uptime, None, BERT),))  # it begins a run
+    machine.work(211, 500)
+    machine.look()
+    assert machine.cpu(kind="driver", owner=BERT) == 500
+    machine.jobs["1"] = replace(machine.jobs["1"], runs=((0.0, machine.uptime, BERT),))
+    machine.work(211, 300)
+    machine.look()
+    assert machine.cpu(kind="driver", owner=ANNA) == 2300
+    assert machine.cpu() * US == machine.done
+
+
+def test_another_clusters_submitted_drivers_are_none_of_ours(machine: Machine) -> None:
+    machine.start(300, INIT, "/ray/raylet")
+    machine.start(301, 300, "ray::JobSupervisor")
+    machine.start(302, 301, "python work.py")
+    machine.environments[302] = SUBMITTED
+    machine.work(302, 1000)
+    machine.look()
+    assert machine.cpu(kind="other") == 1000
+
+
+def test_a_worker_is_its_jobs_payers_but_while_a_run_is_on(machine: Machine) -> None:
+    tape = machine.worker(200, tape=Tape(job="1", owner={"payer": {"team": "anna", "run_id": "a", "mood": "good"}}))
+    machine.begin(200, "f")
+    machine.work(200, 1000)
+    machine.look()
+    assert machine.cpu(owner=ANNA) == 1000
+    machine.jobs["1"] = Job(pid=1, node="n", runs=((machine.uptime, None, BERT),))
+    machine.work(200, 500)
+    machine.look()
+    assert (machine.cpu(owner=ANNA), machine.cpu(owner=BERT)) == (1000, 500)
+    machine.jobs.clear()
+    machine.work(200, 100)
+    machine.look()
+    assert (machine.cpu(owner=ANNA), machine.cpu(owner=BERT)) == (1100, 500)
+    assert tape.calls
+
+
+def test_what_serves_everybody_is_the_systems(machine: Machine) -> None:
+    titles = ["ray::SERVE_CONTROLLER_ACTOR:ServeController.__init__", "ray::ProxyActor.ready", 'ray::DashboardAgent ""']
+    for pid, title in enumerate([*titles, "ray::Tender"], 200):
+        machine.start(pid, RAYLET, title, tape=Tape())
+        machine.work(pid, 1000)
+    machine.look()
+    stages = {line.stage: cpu // US for line, cpu in machine.lines().items() if line.kind == "system" and cpu}
+    assert stages == dict.fromkeys(["ServeController", "ProxyActor", "DashboardAgent", "Tender"], 1000)
+
+
 def test_children_of_a_call(machine: Machine) -> None:
     machine.jobs["1"] = job()
     machine.worker(200, job="1")
