@@ -1,8 +1,9 @@
 """What grows with the corpus, and what with the cluster? CPU, memory and bytes of the driver, part by part.
 
 Nothing is decoded and nothing has bytes (`_nothing.py`), so that what is left is raycluster's own. Each part is
-measured at several sizes, each in a process of its own (`_growth.py`), its growth fitted, and drawn out to `TARGETS`:
-10^9 objects, 1,000 nodes. Nodes that are not here are simulated: their windows are written as their agents would.
+measured at several sizes, each in a process of its own (`_growth.py`, `_growth_lake.py`), its growth fitted, and drawn
+out to each part's target: 10^9 objects, 1,000 nodes. Nodes that are not here are simulated: their windows are written
+as their agents would.
 What the figures mean stands in docs/scale.md.
 """
 
@@ -46,6 +47,7 @@ PARTS = {
     "plan_again": Part("an object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "disk_bytes")),
     "books": Part("an object", _MILLION, OBJECTS, ("cpu_s", "growth_bytes", "tally_bytes")),
     "run": Part("an object", (10_000, 100_000), OBJECTS, ("cpu_s", "growth_bytes", "reference_bytes")),
+    "blocks": Part("a shard", (100, 1000), SHARDS, ("cpu_s", "growth_bytes")),
     "commits": Part(
         "a fragment",
         (100, 1000, 10_000, 100_000),
@@ -92,13 +94,14 @@ def fit(sizes: Sequence[int], values: Sequence[float]) -> Fit | None:
 def be(part: str, size: int, arm: str, folder: Path) -> None:
     """Measure one part, as the process that is measured: imports first, which every driver has anyway."""
     import _growth
+    import _growth_lake
     import duckdb  # noqa: F401
 
     import raycluster.account.settle
     import raycluster.engine.run
     import raycluster.read.files  # noqa: F401
 
-    print(json.dumps(getattr(_growth, part)(size, folder, arm)))
+    print(json.dumps(getattr(_growth if hasattr(_growth, part) else _growth_lake, part)(size, folder, arm)))
 
 
 def measure(part: str, size: int, arm: str) -> dict[str, Any]:
