@@ -122,7 +122,7 @@ def _gpus(answered: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> It
         declared = node["Resources"].get("GPU", 0)
         if told["gpus"] < declared:
             why = f" ({told['nvml']})" if told.get("nvml") else ""
-            what = f"Ray hands out {declared:g} GPUs, NVIDIA's library sees {told['gpus']}{why}: tasks there fail"
+            what = f"GPUs that Ray hands out: {declared:g}; NVIDIA's library sees {told['gpus']}{why}: tasks there fail"
             yield Finding(
                 "problem",
                 what,

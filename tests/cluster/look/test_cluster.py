@@ -79,7 +79,7 @@ def stranger(cluster: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_a_cluster_s_mistakes(cluster: Head, token: None) -> None:
     found = joined(f"127.0.0.1:{cluster.port}")
     told = {one.what: one for one in found}
-    gpu = next(one for what, one in told.items() if "hands out 1 GPUs" in what)
+    gpu = next(one for what, one in told.items() if "Ray hands out: 1" in what)
     assert (gpu.level, "sees 0" in gpu.what, gpu.where.startswith("node ")) == ("problem", True, True)
     public = next(one for what, one in told.items() if "others can reach Ray's dashboard" in what)
     assert public.level == "warning"  # the token keeps them out
