@@ -67,14 +67,14 @@ _WORKERS = _closed(
     **_GROUP,
 )
 _OPTIONS = _closed(
-    *("env", "envFrom", "image", "imagePullPolicy", "resources", "securityContext", "version", "volumeMounts"),
+    *("env", "envFrom", "image", "imagePullPolicy", "resources", "securityContext", "volumeMounts"),
+    version={"enum": ["v1", "v2"]},
     idleTimeoutSeconds=_COUNT,
     upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
 )
-# Its fields in ray-operator/apis/ray/v1/raycluster_types.go of KubeRay 1.6, and of the versions before it.
+# The fields that KubeRay's reference of its API lists (1.6), and `priority`, which Ray 2.60 reads.
 _CLUSTER = _closed(
-    *("gcsFaultToleranceOptions", "headServiceAnnotations", "managedBy", "networkPolicy", "suspend"),
-    *("upgradeStrategy", "tlsOptions"),
+    *("gcsFaultToleranceOptions", "headServiceAnnotations", "managedBy", "suspend", "upgradeStrategy"),
     required=("headGroupSpec",),
     headGroupSpec=_HEAD,
     workerGroupSpecs={"type": "array", "items": _WORKERS},
@@ -83,6 +83,20 @@ _CLUSTER = _closed(
     enableInTreeAutoscaling={"type": "boolean"},
     rayVersion={"type": "string"},
 )
+_JOB = _closed(
+    *("activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint", "jobId"),
+    *("entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "managedBy", "metadata", "runtimeEnvYAML"),
+    *("shutdownAfterJobFinishes", "submissionMode", "submitterConfig", "submitterPodTemplate", "suspend"),
+    "ttlSecondsAfterFinished",
+    rayClusterSpec=_CLUSTER,
+)
+_SERVICE = _closed(
+    *("deploymentUnhealthySecondThreshold", "excludeHeadPodFromServeSvc", "rayClusterDeletionDelaySeconds"),
+    *("serveConfigV2", "serveService", "serviceUnhealthySecondThreshold", "upgradeStrategy"),
+    required=("rayClusterConfig",),
+    rayClusterConfig=_CLUSTER,
+)
+_SCHEMAS = {"RayCluster": _CLUSTER, "RayJob": _JOB, "RayService": _SERVICE}
 
 
 def read(document: Document) -> tuple[Shape | None, list[Finding]]:
@@ -93,16 +107,15 @@ def read(document: Document) -> tuple[Shape | None, list[Finding]]:
         return None, []
     spec = document.value.get("spec")
     owned = _owner(document) if kind == "RayJob" else []
-    if kind == "RayJob" and isinstance(spec, dict) and "clusterSelector" in spec:  # goes to a cluster that is there
-        return None, owned
-    schema: Mapping[str, Any] = _CLUSTER
-    for part in reversed(at):
-        schema = _open(required=(part,), **{part: schema})
-    named = _open(required=("metadata",), metadata=_open(required=("name",), name={"type": "string"}))
-    schema = {"allOf": [named, schema]}
-    wrong = by_schema(document, schema)
+    named = _open(required=("name",), name={"type": "string"})
+    wrong = by_schema(document, _open(required=("metadata", "spec"), metadata=named, spec=_SCHEMAS[kind]))
     if wrong:
         return None, [*wrong, *owned]
+    if kind == "RayJob" and "clusterSelector" in spec:  # goes to a cluster that is there
+        return None, owned
+    if at[-1] not in ("spec", *spec):
+        where = document.where(("spec",))
+        return None, [Finding("problem", f"missing key {at[-1]!r} in spec", where), *owned]
     cluster = spec if len(at) == 1 else spec[at[1]]
     groups = [("headGroupSpec",), *(("workerGroupSpecs", i) for i in range(len(cluster.get("workerGroupSpecs", []))))]
     found, told = [], []

@@ -47,6 +47,13 @@ def test_a_missing_part_is_told(tmp_path):
     assert [one[2] for one in said(job, tmp_path)] == ["missing key 'rayClusterSpec' in spec | "]
 
 
+def test_a_misspelt_key_of_a_job_is_told_also_where_its_cluster_is_there(tmp_path):
+    job = "apiVersion: ray.io/v1\nkind: RayJob\nmetadata: {name: x}\nspec:\n  metadata: {team: x}\n  entrypiont: x\n"
+    for cluster in ("clusterSelector: {a: b}", "suspend: true"):
+        found = said(f"{job}  {cluster}\n", tmp_path)
+        assert found == [("problem", 6, "unknown key 'entrypiont' | did you mean 'entrypoint'?")]
+
+
 def test_the_shape_of_pods(tmp_path):
     (estimate,), _ = checked(KUBERAY, tmp_path)
     head, gpu, on_demand = estimate.shape.node_types
