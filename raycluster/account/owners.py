@@ -26,7 +26,7 @@ _NAMESPACE = b"raycluster"
 _PREFIX = "job:"  # of an entry's name; then the job's id in hex, "/", and how often it has changed
 _KEPT = 50  # runs of one driver whose owner is still known
 _KEPT_SECONDS = 3600.0  # an ended job: as long as agents correct windows
-_PAYER = "RAYCLUSTER_OWNER"  # a variable: JSON with the words of a job's metadata, for workers whose job has none
+PAYER = "RAYCLUSTER_OWNER"  # a variable: JSON with the words of a job's metadata, for workers whose job has none
 _WORDS = ("team", "project", "environment", "workload", "run_id")
 
 
@@ -60,11 +60,11 @@ def payer_here() -> dict[str, Any] | None:
 
     core: Any = worker.global_worker.core_worker  # type: ignore[attr-defined]
     metadata = dict(core.get_job_config().metadata)
-    if _PAYER in os.environ:
+    if PAYER in os.environ:
         try:
-            metadata = dict(json.loads(os.environ[_PAYER]))
+            metadata = dict(json.loads(os.environ[PAYER]))
         except (ValueError, TypeError):
-            _log.warning("%s is no JSON object: nobody pays for process %d by it", _PAYER, os.getpid())
+            _log.warning("%s is no JSON object: nobody pays for process %d by it", PAYER, os.getpid())
     owner = told(metadata)
     return {word: value for word, value in vars(owner).items() if value} if owner.team else None
 

@@ -18,11 +18,12 @@ from raycluster.errors import InvalidUse
 @serving_options
 @click.option("--address", help="A cluster's dashboard, http://HEAD:8265: deploy there, and wait until it answers.")
 @click.option("--wait", default=300, show_default=True, type=click.IntRange(1), help="Seconds to wait for that.")
+@click.option("--team", help="Who pays for its replicas; otherwise nobody: `raycluster costs` shows them by no team.")
 @click.option("--kuberay", is_flag=True, help="Print a RayService manifest instead of a Serve config.")
 @click.option("--image", default="raycluster:latest", show_default=True, help="With --kuberay: has raycluster in it.")
 @click.option("--node-type", default="local", show_default=True, help="With --kuberay: of its machines; prices it.")
 @lake_option
-def deploy(lake: str, address: str | None, **asked: Any) -> None:
+def deploy(lake: str, address: str | None, team: str | None, **asked: Any) -> None:
     """Serve a lake on a Ray cluster: deploy there, or print the Serve config or the KubeRay manifest that does."""
     from raycluster.lake.lake import Lake
     from raycluster.serve import config
@@ -31,15 +32,16 @@ def deploy(lake: str, address: str | None, **asked: Any) -> None:
     if asked["kuberay"]:
         if address:
             raise InvalidUse("--kuberay prints, --address deploys", where="--address", fix="leave one of them out")
-        click.echo(config.ray_service(how, door, asked["image"], node_type=asked["node_type"]), nl=False)
+        told = config.ray_service(how, door, asked["image"], node_type=asked["node_type"], team=team)
+        click.echo(told, nl=False)
         return
-    told = config.serve_config(how, door)
+    configured = config.serve_config(how, door, team=team)
     if "://" not in how.lake:
         terminal.err.print(f"{how.lake} is a folder: every node has to have it at this path", markup=False)
     if address is None:
-        click.echo(config.written(told), nl=False)
+        click.echo(config.written(configured), nl=False)
         return
-    _apply(told, address, asked["wait"])
+    _apply(configured, address, asked["wait"])
 
 
 def _apply(config: dict[str, Any], address: str, wait: float) -> None:

@@ -7,6 +7,7 @@ the same path, or, on Kubernetes, in a Secret and a ConfigMap that the manifest 
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +16,14 @@ from typing import Any
 import ray
 import yaml
 
-from raycluster.account.hook import HOOK
+from raycluster.account.hook import HOOK, VARIABLE
+from raycluster.account.owners import PAYER
 from raycluster.errors import InvalidUse
 from raycluster.govern.gate import Rules
 from raycluster.serve.app import NAME
 from raycluster.serve.here import is_loopback
 from raycluster.serve.settings import Settings
 
-# Ray takes `worker_process_setup_hook` of a job only; this variable is what that becomes in a worker (Ray 2.60,
-# ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR). Delete when a Serve application may have a hook of its own.
-_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 # Read where a node's Ray starts: a config comes too late for them. The last has all jobs metered.
 _STARTED_WITH = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -56,8 +55,8 @@ class Door:
     port: int = 8000
 
 
-def serve_config(settings: Settings, door: Door) -> dict[str, Any]:
-    """Return a Serve config file, in the schema of several applications.
+def serve_config(settings: Settings, door: Door, *, team: str | None = None) -> dict[str, Any]:
+    """Return a Serve config file, in the schema of several applications; `team` pays for it.
 
     Raises:
         InvalidUse: others could reach it, and nobody would be asked who they are.
@@ -68,6 +67,8 @@ def serve_config(settings: Settings, door: Door) -> dict[str, Any]:
             where="--host",
             fix="configure --issuer and --audience, or --tokens; or --host 127.0.0.1, for who is on a node",
         )
+    # Ray 2.60 takes `worker_process_setup_hook` of a job only. Delete when a Serve application may have one of its own.
+    variables = {VARIABLE: HOOK} | ({PAYER: json.dumps({"team": team})} if team else {})
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": door.host, "port": door.port},
@@ -77,14 +78,14 @@ def serve_config(settings: Settings, door: Door) -> dict[str, Any]:
                 "route_prefix": "/",
                 "import_path": "raycluster.serve.app:build",
                 "args": settings.write(),
-                "runtime_env": {"env_vars": {_HOOK_VARIABLE: HOOK}},
+                "runtime_env": {"env_vars": variables},
                 "deployments": _DEPLOYMENTS,
             }
         ],
     }
 
 
-def ray_service(settings: Settings, door: Door, image: str, *, node_type: str = _LOCAL) -> str:
+def ray_service(settings: Settings, door: Door, image: str, *, node_type: str = _LOCAL, team: str | None = None) -> str:
     """Return a RayService manifest, as text: above it, how to make what it refers to.
 
     Its pods run on machines of a type, by the name that the price list and Kubernetes have for it.
@@ -111,7 +112,7 @@ def ray_service(settings: Settings, door: Door, image: str, *, node_type: str = 
         "kind": "RayService",
         "metadata": {"name": NAME},
         "spec": {
-            "serveConfigV2": written(serve_config(mounted, door)),
+            "serveConfigV2": written(serve_config(mounted, door, team=team)),
             "rayClusterConfig": _cluster(
                 head, worker, labels={"raycluster/node-type": node_type, "ray.io/market-type": "on-demand"}
             ),

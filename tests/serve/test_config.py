@@ -13,6 +13,7 @@ from kuberay_api import check, pods
 from ray.serve.schema import ServeDeploySchema
 
 from raycluster.account.hook import HOOK
+from raycluster.account.owners import PAYER
 from raycluster.errors import InvalidUse
 from raycluster.govern.gate import Rules
 from raycluster.serve.config import Door, ray_service, serve_config, written
@@ -66,6 +67,8 @@ def test_replicas_are_metered():
 
     (told,) = serve_config(REMOTE, Door())["applications"]
     assert told["runtime_env"]["env_vars"] == {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: HOOK}
+    (told,) = serve_config(REMOTE, Door(), team="red")["applications"]
+    assert told["runtime_env"]["env_vars"][PAYER] == '{"team": "red"}'
 
 
 def test_strangers_are_not_let_in_without_being_asked_who_they_are():
