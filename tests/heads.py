@@ -52,12 +52,12 @@ class Head:
 
 
 @contextmanager
-def head(*words: str, cpus: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Head]:
+def head(*words: str, cpus: int = 2, port: int = 0, environment: Mapping[str, str] | None = None) -> Iterator[Head]:
     """Start a head, with further words of `ray start` and variables of its environment; end exactly its processes.
 
     Without --block, `ray start` leaves daemons that only `ray stop` finds, which would stop others' too.
     """
-    port, dashboard = free_port(), free_port()
+    port, dashboard = port or free_port(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="rh-", dir="/tmp"))  # Ray's sockets want a short path
     token = secrets.token_hex(32)
     (folder / "token").write_text(token)

@@ -105,15 +105,22 @@ class Share:
         if not cluster.largest:
             return due, due
         most = divide(place(self.plan.workload, cluster.grown)[0], beside, self.owner)
-        factor = self._left_seconds() / _HORIZON_SECONDS
-        wanted = (min(ceil(mine.actors * factor), could.actors) for mine, could in zip(self.pools, most, strict=True))
-        larger = tuple(replace(one, actors=max(one.actors, more)) for one, more in zip(due, wanted, strict=True))
-        return larger, most
+        return larger(self.pools, due, most, left_seconds=self._left_seconds()), most
 
     def _left_seconds(self) -> float:
         """Return how long the rest takes at the pace of this round; 0 where there is none yet."""
         done = self.first - self.left
         return self.left / done * (time.monotonic() - self.began) if done > len(self.pools) else 0.0
+
+
+def larger(mine: Iterable[Pool], due: Iterable[Pool], most: Iterable[Pool], *, left_seconds: float) -> tuple[Pool, ...]:
+    """Return the pools of the nodes that are there, or larger ones if what is left takes long with those that are mine.
+
+    So many workers that it would take five minutes, of those that there can be.
+    """
+    factor = left_seconds / _HORIZON_SECONDS
+    wanted = (min(ceil(pool.actors * factor), could.actors) for pool, could in zip(mine, most, strict=True))
+    return tuple(replace(one, actors=max(one.actors, more)) for one, more in zip(due, wanted, strict=True))
 
 
 def divide(pools: Iterable[Pool], beside: Iterable[Owner], mine: Owner) -> tuple[Pool, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,11 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import reckoning
+from heads import free_port, head
 from ray.cluster_utils import Cluster
 from survival import BRISK
 
 from raycluster.account.owners import Owner
-from raycluster.engine.share import divide
+from raycluster.engine.share import divide, larger
 from raycluster.lake.lake import Lake
 from raycluster.place import Pool
 from raycluster.units import Resources
@@ -30,7 +33,7 @@ metadata: {{name: {team}, labels: {{team: {team}}}}}
 spec:
   source: {{files: {{paths: ["{corpus}"]}}}}
   decode: {{text: {{chunk: 200}}}}
-  encode: [{{use: "private_stages:Clocked", folder: "{notes}"}}]
+  encode: [{{use: "private_stages:Clocked", folder: "{notes}", seconds: 0.5}}]
   sink: {{dataset: {team}}}
 """
 
@@ -68,6 +71,18 @@ def test_a_run_that_is_not_told_of_itself_counts_itself_and_gets_one_worker_at_l
     assert divide([pool(4)], crowd, crowd[-1])[0].actors == 1
 
 
+@pytest.mark.parametrize(
+    ("left", "expected"), [(0, 4), (290, 4), (301, 5), (600, 8), (3000, 40), (10**9, 100)], ids=str
+)
+def test_as_many_nodes_are_asked_for_as_what_is_left_is_worth(left: float, expected: int) -> None:
+    (asked,) = larger([pool(4)], [pool(4)], [pool(100)], left_seconds=left)
+    assert asked.actors == expected
+
+
+def test_nodes_that_have_come_are_used_whatever_is_left() -> None:
+    assert larger([pool(4)], [pool(12)], [pool(100)], left_seconds=10)[0].actors == 12
+
+
 def test_what_is_declared_is_left_as_it_is() -> None:
     parts = divide([pool(3, actors=3), pool(4)], [owner("b", "2")], owner("a", "1"))
     assert [one.actors for one in parts] == [3, 2]
@@ -90,10 +105,10 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cluster]]:
 
 
 class Runs:
-    """Runs of teams over texts that take a second each, and when they were worked on."""
+    """Runs of teams over texts that take half a second each, and when they were worked on."""
 
-    def __init__(self, folder: Path, address: str) -> None:
-        self.folder, self.address = folder, address
+    def __init__(self, folder: Path, address: str, **environment: str) -> None:
+        self.folder, self.address, self.environment = folder, address, {**os.environ, **environment}
 
     def start(self, team: str, texts: int) -> subprocess.Popen[str]:
         corpus, notes = self.folder / team / "corpus", self.folder / team / "notes"
@@ -105,7 +120,9 @@ class Runs:
         file.write_text(WORKLOAD.format(team=team, corpus=corpus, notes=notes))
         command = [str(COMMAND), "run", str(file), "--lake", str(self.folder / "lake"), "--address", self.address]
         with (self.folder / f"{team}.err").open("w") as err:
-            return subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=err, text=True)
+            return subprocess.Popen(
+                [*command, "--json"], env=self.environment, stdout=subprocess.PIPE, stderr=err, text=True
+            )
 
     def end(self, run: subprocess.Popen[str], team: str, texts: int) -> None:
         out, _ = run.communicate(timeout=200)
@@ -141,19 +158,21 @@ def test_two_teams_at_once_get_half_each_and_all_once_they_are_alone(
     tmp_path: Path, nodes: Callable[..., Cluster]
 ) -> None:
     runs = Runs(tmp_path, nodes(4).address)
-    first = runs.start("apes", 200)
+    first = runs.start("apes", 240)
     runs.wait("apes", 8)
-    second = runs.start("bees", 30)
-    begun = runs.wait("bees", 4)  # of four texts at once at most two are bees'
-    runs.end(second, "bees", 30)
-    ended = runs.moments("bees")[-1][0]
-    runs.end(first, "apes", 200)
+    second = runs.start("bees", 40)
+    runs.wait("bees", 4)
+    runs.end(second, "bees", 40)
+    runs.end(first, "apes", 240)
     apes, bees = runs.moments("apes"), runs.moments("bees")
-    assert len(workers(apes, 0, bees[0][0] - 8)) == 4
-    assert len(workers(bees, begun, ended)) == 2
-    assert len(workers(apes, begun + 3, ended)) == 2
-    assert len(workers(apes, apes[-1][0] - 5, apes[-1][0])) == 4
-    print(f"\nSHARE | waited {bees[0][0] - begun:.1f}")
+    began, ended = bees[0][0], bees[-1][0]
+    assert len(workers(apes, 0, began - 8)) == 4
+    assert len(workers(bees, 0, ended + 1)) == 2
+    assert len(workers(apes, began + 3, ended)) == 2
+    assert len(workers(apes, ended, apes[-1][0] + 1) - workers(apes, 0, ended)) == 4  # in new pools, of its old size
+    bill = reckoning.costs(Lake(str(tmp_path / "lake")))
+    assert {line["team"] for line in bill if line["stage"] == "private_stages"} == {"apes", "bees"}
+    reckoning.require_law(Lake(str(tmp_path / "lake")))
 
 
 @pytest.mark.slow
@@ -161,15 +180,54 @@ def test_two_teams_at_once_get_half_each_and_all_once_they_are_alone(
 def test_a_node_that_comes_is_used(tmp_path: Path, nodes: Callable[..., Cluster]) -> None:
     cluster = nodes(2)
     runs = Runs(tmp_path, cluster.address)
-    run = runs.start("apes", 160)
+    run = runs.start("apes", 200)
     runs.wait("apes", 4)
-    cluster.add_node(num_cpus=2)
-    came = time.time()
-    runs.end(run, "apes", 160)
+    node, came = cluster.add_node(num_cpus=2), time.time()
+    runs.end(run, "apes", 200)
     found = runs.moments("apes")
-    nodes_used = {worker.partition("-")[0] for _, worker in found}
-    assert len(nodes_used) == 2
-    first = {worker.partition("-")[0] for at, worker in found if at < came}
-    used = next(at for at, worker in found if worker.partition("-")[0] not in first)
+    used = next(at for at, worker in found if worker.startswith(node.node_id))
     print(f"\nSHARE | a node is used {used - came:.1f} s after it came")
-    assert len(workers(found, found[-1][0] - 5, found[-1][0])) == 4
+    assert len(workers(found, used - 0.6, found[-1][0] + 1)) == 4
+
+
+AUTOSCALER = """
+cluster_name: w
+max_workers: 2
+idle_timeout_minutes: 1
+upscaling_speed: 1.0
+provider: {{type: fake_multinode, gcs_address: "{address}"}}
+auth: {{}}
+docker: {{}}
+file_mounts: {{}}
+cluster_synced_files: []
+file_mounts_sync_continuously: false
+rsync_exclude: []
+rsync_filter: []
+initialization_commands: []
+setup_commands: []
+head_setup_commands: []
+worker_setup_commands: []
+head_start_ray_commands: []
+worker_start_ray_commands: []
+head_node_type: ray.head.default
+available_node_types:
+  ray.head.default: {{resources: {{CPU: 0}}, node_config: {{}}, max_workers: 0}}
+  worker: {{resources: {{CPU: 1}}, node_config: {{}}, min_workers: 0, max_workers: 2}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_brings_an_autoscaler_to_start_the_node_that_it_needs(tmp_path: Path) -> None:
+    """Ray's own autoscaler, whose nodes are processes of this machine; at first there is none that may work."""
+    file = tmp_path / "autoscaler.yaml"
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    file.write_text(AUTOSCALER.format(address=address))
+    settings = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "0", **BRISK}
+    with head(f"--autoscaling-config={file}", cpus=0, port=port, environment=settings) as found:
+        without = Runs(tmp_path / "without", address, **found.environment)
+        out, _ = without.start("apes", 4).communicate(timeout=100)
+        assert "no node of this cluster has that" in out
+        runs = Runs(tmp_path, address, **found.environment, RAYCLUSTER_AUTOSCALER=str(file))
+        runs.end(runs.start("apes", 12), "apes", 12)
