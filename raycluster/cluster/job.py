@@ -132,12 +132,17 @@ def send(api: Api, order: Order, workload: Workload, observe: Callable[[int, int
         package = Path(folder) / "package.zip"
         observe(*pack(order, package))
         stops = {"RAY_JOB_STOP_SIGNAL": "SIGTERM", "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS)}
-        job_id = api.submit_job(
-            entrypoint=order.entrypoint(run_id),
-            submission_id=f"raycluster-{run_id}",
-            metadata={**labels, "workload": workload.name, "run_id": run_id},
-            runtime_env={"working_dir": str(package), "env_vars": {**stops, **order.environment}},
-        )
+        job_id = f"raycluster-{run_id}"
+        try:
+            api.submit_job(
+                entrypoint=order.entrypoint(run_id),
+                submission_id=job_id,
+                metadata={**labels, "workload": workload.name, "run_id": run_id},
+                runtime_env={"working_dir": str(package), "env_vars": {**stops, **order.environment}},
+            )
+        except requests.RequestException as error:
+            fix = "it may have been taken all the same, see raycluster jobs"
+            raise NoCluster(f"{api.address} has not said that it takes job {job_id}: {error}", fix=fix) from error
     return _look(api, job_id)
 
 
