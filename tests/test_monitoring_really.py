@@ -100,7 +100,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
             environment = {**first.environment, **own, "TRACEPARENT": f"00-{TRACE}-{ABOVE}-01"}
             second = joined(first.port, environment, folder / "second.log")
             try:
-                until(lambda: any(one.startswith("127.0.0.2:") for one in targets(first.folder)), 120)
+                until(lambda: any(one.startswith("127.0.0.2:") for one in targets(first.folder)), 200)
                 words = ["run", str(folder / "w.yaml"), "--lake", str(folder / "lake"), "--json"]
                 command = [sys.executable, "-m", "raycluster", *words, "--address", f"127.0.0.1:{first.port}"]
                 done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
