@@ -17,13 +17,14 @@ from raycluster.account.job import SUBMITTED, payer
 from raycluster.account.levels import STARTUP, Levels, Part, background, levels, used
 from raycluster.account.owners import NOBODY, Owner
 from raycluster.account.proc import Process
-from raycluster.account.scene import Scene, is_daemon, is_undecided, is_worker, owner_of, short, tape_of
+from raycluster.account.scene import Scene, is_daemon, is_undecided, is_worker, owner_by, owner_of, short, tape_of
 from raycluster.account.slots import Reading
 from raycluster.account.window import Amounts, Line, Window, difference
 
 Place = Literal["worker", "driver", "system", "other"]
 Id = tuple[int, int]  # pid, and when it started: pids come again
 _YOUNG_SECONDS = 3.0  # a process that has just been forked still shows its parent's command line
+_JOB = "RAY_JOB_ID"  # which the raylet tells a worker that it starts, in hex (Ray 2.60)
 _NO_ONE = 0  # root of all processes that have no place in this cluster
 
 
@@ -234,7 +235,8 @@ class Observer:
         if process is not None and process.id == (root, tree.started):  # else it has just died: the next look buries it
             now = self._now(tree, reading, process, scene)
             tree.last = _doing(tree, reading, now)
-            new = self._settle(tree, now, owner_of(reading, scene), window)
+            owner = owner_of(reading, scene) if reading else owner_by(proc.variable(root, _JOB), scene)
+            new = self._settle(tree, now, owner, window)
             self.seen[process.id] = replace(self.seen[process.id], cpu=tree.cpu)
         if tree.born:
             tree.children.setdefault(tree.last, {"cpu": 0})["cpu"] += tree.born

@@ -56,16 +56,18 @@ def tape_of(scene: Scene, pid: int, started: int) -> Reading | None:
     return reading if is_its else None
 
 
-def owner_of(reading: Reading | None, scene: Scene) -> Owner:
-    """Return whose a worker is: as it says itself; its job's run's; its payer's; without a tape, the only run's."""
-    if reading is None:
-        owners = {job.owner(scene.at) for job in scene.jobs.values()} - {NOBODY}
-        return owners.pop() if len(owners) == 1 else NOBODY
+def owner_of(reading: Reading, scene: Scene) -> Owner:
+    """Return whose a worker is: as it says itself, else its job's run's, else its job's payer's."""
     if reading.owner.get("team"):
         return _owner(reading.owner)
-    job = scene.jobs.get(reading.job)
-    run = job.owner(scene.at) if job else NOBODY
+    run = owner_by(reading.job, scene)
     return run if run != NOBODY else _owner(reading.owner.get("payer") or {})
+
+
+def owner_by(job: str | None, scene: Scene) -> Owner:
+    """Return whose run a job is at."""
+    known = scene.jobs.get(job or "")
+    return known.owner(scene.at) if known else NOBODY
 
 
 def _owner(words: Mapping[str, str]) -> Owner:

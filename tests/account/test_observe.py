@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raycluster.account import observe, proc, slots
+from raycluster.account.job import SUBMITTED as TOLD
 from raycluster.account.observe import Observer
 from raycluster.account.owners import NOBODY, Job, Owner
 from raycluster.account.proc import Process
@@ -46,7 +47,7 @@ class Machine:
     tapes: Path
     processes: dict[int, Process] = field(default_factory=dict)
     commands: dict[int, str] = field(default_factory=dict)
-    environments: dict[int, str] = field(default_factory=dict)  # what Ray tells submitted drivers, by pid
+    environments: dict[tuple[int, str], str] = field(default_factory=dict)  # by pid and variable
     written: dict[int, Tape] = field(default_factory=dict)
     threads: dict[int, int] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -179,7 +180,7 @@ def made(folder: Path, patch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(folder)
     patch.setattr(proc, "look", lambda pid: machine.processes.get(pid))
     patch.setattr(proc, "command", lambda pid: machine.commands.get(pid, ""))
-    patch.setattr(proc, "variable", lambda pid, _: machine.environments.get(pid))
+    patch.setattr(proc, "variable", lambda pid, name: machine.environments.get((pid, name)))
     patch.setattr(proc, "thread_cpu", lambda pid, thread: machine.threads.get(thread, 0))
     patch.setattr(slots, "read", machine.read)
     machine.start(INIT, 0, "init")
@@ -302,6 +303,7 @@ def test_what_a_worker_did_before_accounting_began_is_nobodys_to_pay(machine: Ma
     machine.work(200, 10**6)
     machine.end(200)
     machine.start(201, RAYLET, "ray::old()")  # without a meter
+    machine.environments[201, "RAY_JOB_ID"] = "1"
     machine.work(201, 10**6)
     machine.since = machine.uptime + 10  # accounting begins
     machine.uptime += 10
@@ -352,7 +354,7 @@ def test_a_driver_that_a_worker_started_and_waited_for_is_counted_once(machine: 
     assert machine.cpu() == 1011
 
 
-SUBMITTED = '{"metadata": {"team": "anna", "run_id": "a"}}'
+METADATA = '{"metadata": {"team": "anna", "run_id": "a"}}'
 
 
 def test_a_submitted_driver_and_what_it_starts_is_paid_for_by_whom_its_metadata_names(machine: Machine) -> None:
@@ -362,7 +364,7 @@ def test_a_submitted_driver_and_what_it_starts_is_paid_for_by_whom_its_metadata_
     machine.start(210, 200, "/bin/sh -c python work.py")
     machine.start(211, 210, "python work.py")
     machine.start(212, 200, "/bin/sh -c while kill -s 0 200")  # watches the supervisor
-    machine.environments |= {210: SUBMITTED, 211: SUBMITTED}
+    machine.environments |= {(210, TOLD): METADATA, (211, TOLD): METADATA}
     for pid in (200, 210, 211, 212):
         machine.work(pid, 1000)
     machine.look()
@@ -383,7 +385,7 @@ def test_another_clusters_submitted_drivers_are_none_of_ours(machine: Machine) -
     machine.start(300, INIT, "/ray/raylet")
     machine.start(301, 300, "ray::JobSupervisor")
     machine.start(302, 301, "python work.py")
-    machine.environments[302] = SUBMITTED
+    machine.environments[302, TOLD] = METADATA
     machine.work(302, 1000)
     machine.look()
     assert machine.cpu(kind="other") == 1000
@@ -404,6 +406,15 @@ def test_a_worker_is_its_jobs_payers_but_while_a_run_is_on(machine: Machine) -> 
     machine.look()
     assert (machine.cpu(owner=ANNA), machine.cpu(owner=BERT)) == (1100, 500)
     assert tape.calls
+
+
+def test_a_worker_without_a_meter_is_its_own_jobs_and_not_that_of_the_only_run(machine: Machine) -> None:
+    machine.jobs["1"] = Job(pid=1, node="n", runs=((0.0, None, ANNA),))
+    machine.start(200, RAYLET, "ray::train()")
+    machine.environments[200, "RAY_JOB_ID"] = "2"
+    machine.work(200, 100)
+    machine.look()
+    assert (machine.cpu(owner=ANNA), machine.cpu(owner=NOBODY, stage="train")) == (0, 100)
 
 
 def test_what_serves_everybody_is_the_systems(machine: Machine) -> None:
@@ -552,6 +563,7 @@ def test_a_driver_is_billed_from_when_it_turned_to_the_cluster(machine: Machine)
 def test_a_worker_without_a_meter_goes_by_its_title_until_its_tape_is_there(machine: Machine) -> None:
     machine.jobs["1"] = job()
     machine.start(200, RAYLET, "ray::IDLE")
+    machine.environments[200, "RAY_JOB_ID"] = "1"
     machine.work(200, 10)
     machine.look(close=True)
     machine.commands[200] = "ray::train(epoch=3)"
