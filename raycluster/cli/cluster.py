@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from raycluster.cluster.fit import Job
 
 
-@main.group()
+@main.group(short_help="Check a cluster file before it costs money; account for a whole cluster from its start.")
 def cluster() -> None:
     """Check a cluster before it costs money, and account for all of it from its start."""
 
