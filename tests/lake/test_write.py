@@ -117,3 +117,12 @@ def test_memory_does_not_grow_with_the_rows(writer):
     assert produced == [100]
     assert count_rows(fragments) == 6400
     assert max(peak[0], python_peak) < 50 << 20
+
+
+def test_a_million_rows_are_one_file(writer):
+    """Lance's own bound on rows falls into a batch, and a batch with nulls cannot be cut there."""
+    row = writer.rows(["a"]).slice(0, 1)
+    some = pa.Table.from_batches([row.drop_columns(["thumbnail", "vector"])] * 10_000).combine_chunks().to_batches()
+    sink = writer.table.create_or_check(writer.schema())
+    fragments = sink.write(batch for _ in range(106) for batch in some)
+    assert (len(fragments), count_rows(fragments)) == (1, 1_060_000)
