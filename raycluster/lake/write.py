@@ -26,8 +26,8 @@ STORAGE_VERSION: Literal["2.2"] = "2.2"
 # files make a changed object costlier to compact away, smaller ones make every commit's manifest longer.
 MAX_FILE_BYTES = 1 << 30
 
-# No bound: Lance's own, 1,048,576, cuts the batch in which it lies, and fails where that has nulls ("null_bit_buffer size
-# too small", pylance 14.0.2). By bytes it goes on to a new file between two batches.
+# No bound: Lance's own, 1,048,576, cuts the batch in which it lies, and fails where that has nulls ("null_bit_buffer
+# size too small", pylance 14.0.2). By bytes it goes on to a new file between two batches.
 _MAX_FILE_ROWS = (1 << 31) - 1
 
 
