@@ -46,6 +46,7 @@ class Agents:
         self.lake, self.lease, self.since = lake, lease, since
         self.agents: dict[str, Any] = {}
         self.nodes: dict[str, Node] = {}
+        self.asked: dict[str, datetime] = {}  # when each node was asked for windows first
         self.renewed = time.monotonic()
         self.gone: set[str] = set()  # dead, and not entered yet
 
@@ -62,6 +63,7 @@ class Agents:
                 self.nodes[name] = described(node)
                 self.agents[name] = agent_of(self.nodes[name])
                 self.agents[name].account.remote(self.lake.uri, self.lease)
+                self.asked.setdefault(name, datetime.now(UTC))
         self.gone |= self.agents.keys() - alive
         if self.since is not None:
             self.gone |= self._of_predecessors(entries.keys() - alive, self.since)
@@ -79,7 +81,8 @@ class Agents:
         ended = _ended()
         for name in sorted(self.gone):
             try:
-                lost(self.lake.ledger(), self.nodes[name], until=ended.get(name, datetime.now(UTC)))
+                until = ended.get(name, datetime.now(UTC))
+                lost(self.lake.ledger(), self.nodes[name], until=until, since=self.asked.get(name))
                 self.gone.remove(name)
             except RayclusterError as error:  # the run goes on, and so does the bill of the other nodes: next time
                 _log.warning("the lost time of node %s is not entered: %s", name, error)

@@ -79,6 +79,17 @@ def test_a_node_that_never_told_anything(ledger: Ledger) -> None:
     assert ledger.inbox_names() == []
 
 
+def test_a_node_that_died_before_its_first_window_is_paid_for_since_it_was_asked(ledger: Ledger) -> None:
+    assert lost(ledger, NODE, since=START + 2 * SECOND, until=START + 9 * SECOND)
+    (line,) = waiting(ledger)
+    assert (line["started_at"], line["ended_at"]) == (START + 2 * SECOND, START + 9 * SECOND)
+    assert line["cpu_seconds"] == 28.0
+    assert not lost(ledger, NODE, since=START + 1 * SECOND, until=START + 9 * SECOND)  # another who had asked it
+    ledger.put_usage(window(20))
+    assert lost(ledger, NODE, since=START, until=START + 31 * SECOND)  # what it has told counts, and not who asked when
+    assert max(row["started_at"] for row in waiting(ledger)) == START + 30 * SECOND
+
+
 def test_twice_is_once(ledger: Ledger) -> None:
     ledger.put_usage(window(0))
     assert lost(ledger, NODE, until=START + 15 * SECOND)
