@@ -46,7 +46,7 @@ def misfits(shape: Shape, sizes: Sizes, job: Job) -> Iterator[Finding]:
     later = [] if problems else place(job.workload, smallest)[1]
     for problem in later:
         what = f"only once {shape.name} has grown: {problem}"
-        fix = "a run waits for them where RAYCLUSTER_AUTOSCALER names the autoscaler's file; elsewhere raise min_workers"
+        fix = "runs wait where RAYCLUSTER_AUTOSCALER names the autoscaler's file; elsewhere raise min_workers"
         yield Finding("note", what, _where(job, pools, problem), fix)
 
 
