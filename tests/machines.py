@@ -1,8 +1,9 @@
 """One machine becomes several: each with processes, network, mounts, shared memory, files and an sshd of its own.
 
-A machine is a set of namespaces, whose root is a layer over this machine's, so that packages are there and what is
-written stays within it. Pulling its plug kills its first process, and with it the kernel kills all the others. They
-are joined by a bridge of their own, and reach nothing else. A folder is shared by all, as a file server's would be.
+A machine is a control group of one core at most and a set of namespaces, whose root is a layer over this machine's:
+packages are there, and what is written stays within it. Pulling its plug kills its first process, and with it the
+kernel kills all the others. They are joined by a bridge of their own, and reach nothing else. A folder is shared by
+all, as a file server's would be.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-SHARED = "/srv/shared"
 DESK = "desk"  # whence clusters are launched: no Ray runs there
 NEEDED = ("ip", "unshare", "nsenter", "/usr/sbin/sshd", "ssh", "ssh-keygen", "rsync", "screen")
 _SUBNET = "10.88.0"
@@ -28,6 +28,11 @@ _START_SECONDS = 30.0
 # What a machine's first process does, before it becomes its sshd. The overlay is of this machine's own root.
 _BOOT = """
 set -e
+for group in {groups}; do
+  mkdir -p $group/{net}
+  [ ! -e $group/{net}/cpu.cfs_quota_us ] || echo 100000 > $group/{net}/cpu.cfs_quota_us
+  echo 0 > $group/{net}/cgroup.procs
+done
 ip link set lo up
 ip route replace default dev eth0   # else Ray takes 127.0.0.1 for this machine's address
 hostname {name}
@@ -37,15 +42,16 @@ mount --rbind /dev {own}/root/dev
 mount -t tmpfs -o size=3g tmpfs {own}/root/dev/shm
 mount -t proc proc {own}/root/proc
 mount --rbind /sys {own}/root/sys
+for group in {groups}; do mount --bind $group/{net} {own}/root$group; done
 mount -t tmpfs tmpfs {own}/root/run
-mkdir -p {own}/root/run/sshd {own}/root{shared}
+mkdir -p {own}/root/run/sshd
 mount -t tmpfs tmpfs {own}/root/tmp
-mount --bind {folder}/shared {own}/root{shared}
-for hidden in .ray .ssh; do mkdir -p {own}/root/root/$hidden; mount -t tmpfs tmpfs {own}/root/root/$hidden; done
+mkdir -p {own}/root{folder}/shared
+mount --bind {folder}/shared {own}/root{folder}/shared
 install -m 600 {folder}/key {own}/root/root/.ssh/id_machines
 install -m 600 {folder}/key.pub {own}/root/root/.ssh/authorized_keys
 install -m 600 {folder}/host {own}/root/run/sshd/host
-cp {folder}/profile {own}/root/root/.bashrc
+[ -e {own}/upper/root/.bashrc ] || cp {folder}/profile {own}/root/root/.bashrc
 exec chroot {own}/root /usr/sbin/sshd -D -e -h /run/sshd/host \\
   -o UsePAM=no -o PidFile=none -o StrictModes=no -o MaxStartups=100 -o UseDNS=no
 """
@@ -84,6 +90,7 @@ class Machines:
         _call("ip", "-n", self._net("switch"), "link", "set", "bridge", "up")
         try:
             for name in (DESK, *self.names):
+                self._install(name)
                 self._plug_in(name)
                 self.boot(name)
         except BaseException:
@@ -96,25 +103,31 @@ class Machines:
             self.power_off(name)
         for name in ("switch", DESK, *self.names):
             subprocess.run(["ip", "netns", "del", self._net(name)], capture_output=True, check=False)
+            subprocess.run(["umount", "--lazy", self.folder / name], capture_output=True, check=False)
+            for group in _groups():
+                with suppress(OSError):
+                    (group / self._net(name)).rmdir()
 
     def address(self, name: str) -> str:
         """Return a machine's IP address."""
         return f"{_SUBNET}.{10 + (DESK, *self.names).index(name)}"
 
+    @property
+    def shared(self) -> Path:
+        """Return the folder that all machines have, and this one too, at the same path."""
+        return self.folder / "shared"
+
     def boot(self, name: str) -> None:
-        """Start a machine, as it was first: nothing that it wrote outlives its power."""
+        """Start a machine: with its disk as it left it, and with nothing in /tmp."""
         own = self.folder / name
-        own.mkdir(exist_ok=True)
         self._plug(name, "up")
-        _call("mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", str(own))
-        for part in ("upper", "work", "root"):
-            (own / part).mkdir()
         script = self.folder / f"{name}.sh"
-        script.write_text(_BOOT.format(name=name, own=own, folder=self.folder, shared=SHARED))
+        found = {"own": own, "folder": self.folder, "net": self._net(name), "groups": " ".join(map(str, _groups()))}
+        script.write_text(_BOOT.format(name=name, **found))
         spaces = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--kill-child", "--mount-proc"]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.booted[name] = subprocess.Popen(
-                ["ip", "netns", "exec", self._net(name), *spaces, "bash", str(script)],
+                ["nsenter", f"--net=/run/netns/{self._net(name)}", *spaces, "bash", str(script)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -132,7 +145,11 @@ class Machines:
         with suppress(ProcessLookupError):
             os.kill(first or outer.pid, signal.SIGKILL)
         outer.wait(timeout=_START_SECONDS)
-        _call("umount", "--lazy", str(self.folder / name))
+
+    def of(self, pid: int) -> str:
+        """Return the machine on which a process runs, whose pid is that seen from here."""
+        own = os.readlink(f"/proc/{pid}/ns/net")
+        return next(name for name in self.booted if os.readlink(f"/proc/{self._first(name)}/ns/net") == own)
 
     def run(
         self, name: str, command: str, *, timeout: float = 120.0, **environment: str
@@ -151,10 +168,11 @@ class Machines:
         """Begin a shell command on a machine."""
         first = self._first(name)
         enter = ["nsenter", "-t", str(first), "-m", "-p", "-u", "-i", "-n", "-r", "-w"] if first else ["false"]
+        joined = "; ".join(f"echo 0 > {group / self._net(name)}/cgroup.procs" for group in _groups())
+        told = {"HOME": "/root", "USER": "root", "TERM": "dumb", "LANG": "C.UTF-8", **environment}
+        login = ["env", "-i", *(f"{key}={value}" for key, value in told.items()), "bash", "-c"]
         return subprocess.Popen(
-            [*enter, "env", "-i", "HOME=/root", "USER=root", "TERM=dumb", "LANG=C.UTF-8"]
-            + [f"{key}={value}" for key, value in environment.items()]
-            + ["bash", "-c", f". /root/.bashrc; {command}"],
+            ["sh", "-c", f'{joined}; exec "$@"', "sh", *enter, *login, f". /root/.bashrc; {command}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -175,6 +193,17 @@ class Machines:
                 return int(child)
         return 0
 
+    def _install(self, name: str) -> None:
+        """Give a machine a disk, on which nothing is to be seen of what this machine's user keeps to itself."""
+        own = self.folder / name
+        own.mkdir()
+        _call("mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", str(own))
+        for part in ("upper/root", "work", "root"):
+            (own / part).mkdir(parents=True)
+        for hidden in (".ray", ".ssh", ".aws"):
+            (own / "upper/root" / hidden).mkdir(mode=0o700)
+            os.setxattr(own / "upper/root" / hidden, "trusted.overlay.opaque", b"y")
+
     def _plug_in(self, name: str) -> None:
         switch, net = self._net("switch"), self._net(name)
         _call("ip", "netns", "add", net)
@@ -188,6 +217,12 @@ class Machines:
 
     def _net(self, name: str) -> str:
         return f"rc{os.getpid()}-{name}"
+
+
+def _groups() -> list[Path]:
+    """Return where control groups are made that count and bound what a machine uses, of version 1 or 2."""
+    root = Path("/sys/fs/cgroup")
+    return [root / one for one in ("cpu", "cpuacct") if (root / one).is_dir()] or [root]
 
 
 def _call(*command: str) -> None:

@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from sampling import part
 
-from raycluster.corpus import build
-from raycluster.declare.corpus import load_corpus
 from raycluster.errors import NotFound
 from raycluster.lake.lake import Lake
 
@@ -21,26 +20,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = Path(sys.executable).with_name("raycluster")
-# Of each folder the smallest files: every modality, every model, in a minute or two.
-TAKEN = {"photos": 12, "speech": 12, "sounds": 6, "stamps": 30, "text": 20, "documents": 4, "sensors": 2, "video": 1}
-BROKEN = "noisy-coffee.png"  # one: more would be over the budget
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a folder with the sample workload and a part of its corpus."""
-    folder, whole = tmp_path_factory.mktemp("sample"), tmp_path_factory.mktemp("whole")
-    build(load_corpus(ROOT / "workloads/sample/corpus.yaml"), whole)
-    taken = [whole / "broken" / BROKEN]
-    for name, number in TAKEN.items():
-        files = sorted(
-            (path for path in (whole / name).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
-        )
-        taken += files[:number]
-    for path in taken:
-        to = folder / "corpus" / path.relative_to(whole)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, to)
+    folder = tmp_path_factory.mktemp("sample")
+    part(tmp_path_factory.mktemp("whole"), folder / "corpus")
     shutil.copy(ROOT / "workloads/sample/sample.yaml", folder)
     return folder
 
