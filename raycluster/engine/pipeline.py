@@ -18,10 +18,11 @@ from raycluster.errors import InvalidUse
 from raycluster.place import Pool
 from raycluster.plan import Plan, shards
 
-# What a round holds at least, if there is so much: 330 bytes an object, half of them in Ray's store on the driver's
-# node, so 6 GB. The next one costs its pools' start, which two units for each worker are to outweigh.
+# When a round is full: the driver holds 330 bytes an object, half of them in Ray's store, and 0.24 MB a unit, so some
+# GB. The next round costs its pools' start, which at least two units for each worker are to outweigh.
 _ROUND_OBJECTS = 1 << 24
-_ROUND_UNITS = 2
+_ROUND_UNITS = 1 << 14
+_WORKER_UNITS = 2
 
 
 def require_no_checkpoints() -> None:
@@ -71,7 +72,7 @@ def messages(plan: Plan, job: Job, progress: Any, share: Share) -> Iterator[dict
 def _top_up(left: dict[str, pa.Table], units: Iterator[pa.Table], *, workers: int) -> int:
     """Take units for a round, beside those that are left of the last one; return how many there are."""
     objects = sum(unit.num_rows for unit in left.values())
-    while objects < _ROUND_OBJECTS or len(left) < _ROUND_UNITS * workers:
+    while len(left) < _WORKER_UNITS * workers or (objects < _ROUND_OBJECTS and len(left) < _ROUND_UNITS):
         if (unit := next(units, None)) is None:
             break
         left[unit["object_id"][0].as_py()] = unit

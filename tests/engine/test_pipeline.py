@@ -42,6 +42,11 @@ def test_a_round_is_filled_up_and_no_further(monkeypatch: pytest.MonkeyPatch) ->
     assert pipeline._top_up(left, coming, workers=1) == 0
 
 
+def test_a_round_of_small_units_ends_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_ROUND_UNITS", 6)
+    assert pipeline._top_up({}, iter(units(*[1] * 20)), workers=2) == 6
+
+
 def test_a_round_has_work_for_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_ROUND_OBJECTS", 1)
     assert pipeline._top_up({}, iter(units(*[5] * 20)), workers=4) == 8
@@ -56,7 +61,7 @@ def test_a_run_of_two_rounds_brings_what_one_does(tmp_path: Path, monkeypatch: p
     for index in range(12):
         (corpus / f"t{index:02d}.txt").write_text(f"word{index} and some more of them, as in every sentence.\n")
     monkeypatch.setattr(pipeline, "_ROUND_OBJECTS", 7)
-    monkeypatch.setattr(pipeline, "_ROUND_UNITS", 0)
+    monkeypatch.setattr(pipeline, "_WORKER_UNITS", 0)
     rounds: list[int] = []
     from_units = pipeline.from_units
     monkeypatch.setattr(pipeline, "from_units", lambda some: (rounds.append(len(some)), from_units(some))[1])
