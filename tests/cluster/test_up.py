@@ -210,10 +210,12 @@ def test_a_machine_that_is_switched_on_while_a_run_goes_on_is_used(site: Site, a
         time.sleep(0.2)
     site.machines.boot("three")
     came = site.wait_for("head", "one", "two", "three")
-    assert away.end(driver)["status"] == "done"
+    summary = away.end(driver)
+    assert summary["status"] == "done"
     away.require_undisturbed()
     assert max(away.worked_on().values()) == 1  # what was begun was ended, not begun again
-    assert len({line["node"] for line in reckoning.usage(away.lake, stage="private_stages")}) == 3
+    worked = reckoning.usage(away.lake, stage="private_stages", run_id=summary["run_id"])
+    assert len({line["node"] for line in worked}) == 3
     print(f"\nUP | one machine more after {came:.0f} s")
 
 
