@@ -159,8 +159,7 @@ class Machines:
         try:
             out, err = started.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as late:
-            started.kill()
-            out, err = started.communicate()
+            out, err = self.end(started)
             raise AssertionError(f"{name}: {command}: not done in {timeout:.0f} s\n{out}\n{err}") from late
         return subprocess.CompletedProcess(command, started.returncode, out, err)
 
@@ -177,7 +176,14 @@ class Machines:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
+
+    def end(self, started: subprocess.Popen[str]) -> tuple[str, str]:
+        """End a command at once, with all that it has started; return what it said."""
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)  # `nsenter` alone would leave what it has entered with
+        return started.communicate()
 
     def call(self, name: str, command: str, *, timeout: float = 120.0, **environment: str) -> str:
         """Carry out a shell command that must not fail; return what it says."""
