@@ -25,6 +25,9 @@ from raycluster.lake.lake import Lake
 from raycluster.place import Pool
 from raycluster.units import Resources
 
+# Nodes are forked, and execute another program at once.
+pytestmark = pytest.mark.filterwarnings("ignore:lance is not fork-safe")
+
 COMMAND = Path(sys.executable).with_name("raycluster")
 WORKLOAD = """
 apiVersion: raycluster/v1
