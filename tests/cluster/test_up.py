@@ -237,7 +237,7 @@ def test_the_sample_gives_the_same_rows_as_on_one_machine(
     site: Site, forward: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     corpus = site.shared / "corpus"
-    part(tmp_path_factory.mktemp("whole"), corpus)
+    part(tmp_path_factory.mktemp("whole"), corpus, share=4)
     file = site.shared / "sample.yaml"
     declared = (ROOT / "workloads/sample/sample.yaml").read_text()
     assert "corpus/" in declared
