@@ -78,6 +78,7 @@ class Machines:
     names: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)  # of every shell on them
     booted: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    entered: dict[str, list[subprocess.Popen[str]]] = field(default_factory=dict)  # commands that were begun on each
 
     def __enter__(self) -> Machines:
         (self.folder / "shared").mkdir(parents=True)
@@ -144,6 +145,9 @@ class Machines:
         first, outer = self._first(name), self.booted.pop(name)
         with suppress(ProcessLookupError):
             os.kill(first or outer.pid, signal.SIGKILL)
+        for command in self.entered.pop(name, ()):
+            if command.poll() is None:  # it stands still where what it watches did, and has to see that end
+                os.kill(command.pid, signal.SIGCONT)
         outer.wait(timeout=_START_SECONDS)
 
     def of(self, pid: int) -> str:
@@ -170,7 +174,7 @@ class Machines:
         joined = "; ".join(f"echo 0 > {group / self._net(name)}/cgroup.procs" for group in _groups())
         told = {"HOME": "/root", "USER": "root", "TERM": "dumb", "LANG": "C.UTF-8", **environment}
         login = ["env", "-i", *(f"{key}={value}" for key, value in told.items()), "bash", "-c"]
-        return subprocess.Popen(
+        begun = subprocess.Popen(
             ["sh", "-c", f'{joined}; exec "$@"', "sh", *enter, *login, f". /root/.bashrc; {command}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -178,6 +182,9 @@ class Machines:
             text=True,
             start_new_session=True,
         )
+        going = [one for one in self.entered.get(name, ()) if one.poll() is None]
+        self.entered[name] = [*going, begun]
+        return begun
 
     def end(self, started: subprocess.Popen[str]) -> tuple[str, str]:
         """End a command at once, with all that it has started; return what it said."""
