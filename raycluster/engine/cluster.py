@@ -93,7 +93,7 @@ def _no_cluster(address: str | None, error: Exception) -> NoCluster:
     if address is None:
         fix = "it may have been too busy: try again; Ray's own words are in /tmp/ray/session_latest/logs"
         return NoCluster(f"Ray did not start on this machine: {error}", fix=fix)
-    fix = "start it with `ray up cluster.yaml`, or leave --address out to run on this machine"
+    fix = "start it with `ray up cluster.yaml`; one that runs wants its token (RAY_AUTH_MODE, ~/.ray/auth_token)"
     return NoCluster(f"no Ray cluster at {address}: {error}", fix=fix)
 
 
