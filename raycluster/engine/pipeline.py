@@ -6,6 +6,7 @@ with Lance (ray#59871, and one commit at the very end that a killed driver never
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,10 @@ from raycluster.plan import Plan, shards
 _ROUND_OBJECTS = 1 << 24
 _ROUND_UNITS = 1 << 14
 _WORKER_UNITS = 2
+
+_MOST_ORPHANED = 3  # nodes of drivers that may die under a run, before it is taken for something else
+
+_log = logging.getLogger(__name__)
 
 
 def require_no_checkpoints() -> None:
@@ -56,15 +61,30 @@ def messages(plan: Plan, job: Job, progress: Any, share: Share) -> Iterator[dict
     In rounds: one, unless the run's share of the cluster changes on the way, or its references are too many to be held
     at once.
     """
+    from ray.exceptions import ActorUnschedulableError
+
     units = shards(plan, sequential=plan.workload.source.sequential)
     left: dict[str, pa.Table] = {}
+    orphaned = 0  # rounds that ended because an actor of Ray Data's own did
     while _top_up(left, units, workers=plan.pools[0].actors):
         pools = share.begin(len(left))
-        for message in _round(list(left.values()), pools, job, progress):
-            for one in message["objects"]:
-                left.pop(one["object_id"], None)
-            share.left = len(left)
-            yield message
+        try:
+            for message in _round(list(left.values()), pools, job, progress):
+                for one in message["objects"]:
+                    left.pop(one["object_id"], None)
+                share.left = len(left)
+                yield message
+        except ActorUnschedulableError:
+            # Actors that all of a cluster's datasets share are pinned to the node of the driver that came first
+            # (ActorLocationTracker, AutoscalingCoordinator; Ray 2.60), which may die under everybody else. Asked for
+            # again, they are made anew, here; what had been begun is done again. Delete when they are not pinned.
+            orphaned += 1
+            if orphaned > _MOST_ORPHANED:
+                raise
+            _log.warning(
+                "an actor that Ray Data keeps for all drivers went with its node: what was begun is done again"
+            )
+            continue
         if left and not share.is_moving:
             return  # the tally will say what has not come out
 
