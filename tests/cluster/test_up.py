@@ -52,6 +52,11 @@ class Site:
     def shared(self) -> Path:
         return self.machines.shared
 
+    @property
+    def members(self) -> list[str]:
+        """Return the machines of the cluster that are on."""
+        return [name for name in self.machines.booted if name not in (DESK, "guest")]
+
     def desk(self, command: str, **environment: str) -> str:
         """Carry out a command in the checkout on the desk, which can read the store."""
         store = {"AWS_ENDPOINT_URL": STORE, "AWS_ALLOW_HTTP": "true", "AWS_PROFILE": "default"}
@@ -292,12 +297,12 @@ def test_the_committers_own_machine_loses_power(site: Site, away: Away) -> None:
 
 
 def test_machines_that_come_back_are_taken_in_again(site: Site) -> None:
-    print(f"\nUP | all are back after {site.wait_for('head', 'one', 'two', 'three'):.0f} s more")
+    print(f"\nUP | all are back after {site.wait_for(*site.members):.0f} s more")
 
 
 def test_down(site: Site) -> None:
     site.desk(f"ray down --yes {site.file}")
     until = time.monotonic() + PATIENCE
-    while left := [name for name in site.machines.names if "raylet" in site.machines.call(name, "ps ax -o comm")]:
+    while left := [name for name in site.members if "raylet" in site.machines.call(name, "ps ax -o comm")]:
         assert time.monotonic() < until, left
         time.sleep(2)
