@@ -46,8 +46,7 @@ for group in {groups}; do mount --bind $group/{net} {own}/root$group; done
 mount -t tmpfs tmpfs {own}/root/run
 mkdir -p {own}/root/run/sshd
 mount -t tmpfs tmpfs {own}/root/tmp
-mkdir -p {own}/root{folder}/shared
-mount --bind {folder}/shared {own}/root{folder}/shared
+for same in {same}; do mkdir -p {own}/root$same; mount --bind $same {own}/root$same; done
 install -m 600 {folder}/key {own}/root/root/.ssh/id_machines
 install -m 600 {folder}/key.pub {own}/root/root/.ssh/authorized_keys
 install -m 600 {folder}/host {own}/root/run/sshd/host
@@ -124,6 +123,8 @@ class Machines:
         self._plug(name, "up")
         script = self.folder / f"{name}.sh"
         found = {"own": own, "folder": self.folder, "net": self._net(name), "groups": " ".join(map(str, _groups()))}
+        here = [path for path in (ROOT, BIN.parent) if path.is_relative_to("/tmp")]  # which a machine has for itself
+        found["same"] = " ".join(map(str, [self.shared, *here]))
         script.write_text(_BOOT.format(name=name, **found))
         spaces = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--kill-child", "--mount-proc"]
         with (self.folder / f"{name}.log").open("ab") as log:
