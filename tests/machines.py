@@ -56,6 +56,16 @@ exec chroot {own}/root /usr/sbin/sshd -D -e -h /run/sshd/host \\
 """
 
 
+# What a machine is made of, in spaces that end with it.
+_TRIAL = """
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+ip link add one type veth peer name other
+ip link add bridge type bridge
+"""
+
+
 def refusal() -> str:
     """Return why machines cannot be had here, or nothing."""
     if os.geteuid() != 0:
@@ -63,10 +73,9 @@ def refusal() -> str:
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
-    tried = subprocess.run(
-        ["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, text=True, check=False
-    )
-    return tried.stderr.strip() and f"namespaces are refused: {tried.stderr.strip()}"
+    spaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc"]
+    tried = subprocess.run([*spaces, "sh", "-ec", _TRIAL], capture_output=True, text=True, check=False)
+    return f"machines of their own are refused: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 @dataclass(kw_only=True)
