@@ -9,86 +9,35 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
+
+from relay import Exchange, Relay
 
 Fault = Literal["busy", "broken", "cut", "answer", "late"] | None
 Schedule = Callable[[str, str], Fault]  # method, path
 _LATE_SECONDS = 2.0
-_PASSED_ON = {"connection", "transfer-encoding", "content-length", "date", "server"}
 
 
-class Proxy:
+class Proxy(Relay):
     """Stands in front of the store at `host`:`port`; `schedule` says what becomes of each request."""
 
     def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
         self.schedule: Schedule = lambda method, path: None
         self.faults = Counter[str]()
-        proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-            def handle_any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                fault = proxy.schedule(self.command, self.path)
-                proxy.faults[fault or "none"] += 1
-                if fault == "cut":
-                    return self.hang_up()
-                if fault in ("busy", "broken"):
-                    return self.answer(503 if fault == "busy" else 500, [], b"")
-                if fault == "late":
-                    time.sleep(_LATE_SECONDS)
-                upstream = HTTPConnection(host, port, timeout=60)
-                upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-                for name, value in self.headers.items():
-                    upstream.putheader(name, value)
-                upstream.endheaders(body)
-                answer = upstream.getresponse()
-                content = answer.read()
-                upstream.close()
-                if fault == "answer":
-                    return self.hang_up()
-                return self.answer(answer.status, answer.getheaders(), content)
-
-            def hang_up(self) -> None:
-                self.close_connection = True
-                self.connection.close()
-
-            def answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
-                self.send_response(status)
-                length = dict(headers).get("Content-Length") if self.command == "HEAD" else None
-                for name, value in headers:
-                    if name.lower() not in _PASSED_ON:
-                        self.send_header(name, value)
-                self.send_header("Content-Length", length or str(len(content)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content)
-
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 - http.server's names
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-
-    def __enter__(self) -> "Proxy":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    @property
-    def url(self) -> str:
-        """Return where it listens."""
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
+    def meet(self, exchange: Exchange) -> None:
+        """Let a request fail as it is its turn to, or pass it on."""
+        fault = self.schedule(exchange.command, exchange.path)
+        self.faults[fault or "none"] += 1
+        if fault == "cut":
+            return exchange.hang_up()
+        if fault in ("busy", "broken"):
+            return exchange.answer(503 if fault == "busy" else 500, [], b"")
+        if fault == "late":
+            time.sleep(_LATE_SECONDS)
+        answer = exchange.pass_on()
+        return exchange.hang_up() if fault == "answer" else exchange.answer(*answer)
 
 
 def at_random(seed: int, rate: float) -> Schedule:
