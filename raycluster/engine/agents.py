@@ -152,13 +152,6 @@ def described(node: dict[str, Any]) -> Node:
     )
 
 
-def nodes() -> list[dict[str, Any]]:
-    """Return Ray's entries of the nodes that are alive."""
-    import ray
-
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
 def _ended() -> dict[str, datetime]:
     """Return when the nodes that are dead died, as the head saw it: whoever asks gets the same moment."""
     from ray._private import worker

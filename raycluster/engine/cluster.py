@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -106,35 +107,44 @@ def _require_answer(address: str | None) -> None:
 
 def describe() -> Cluster:
     """Describe the nodes of the connected cluster, and those that may come."""
+    return Cluster(nodes=tuple(_resources(node["Resources"]) for node in nodes()), largest=_largest())
+
+
+def nodes() -> list[dict[str, Any]]:
+    """Return Ray's entries of the nodes that are alive."""
     import ray
 
-    alive = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [_resources(node["Resources"]) for node in alive if node["Alive"]]
-    return Cluster(nodes=tuple(nodes), largest=_largest(os.environ.get(AUTOSCALER, "")))
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def _resources(told: Mapping[str, Any]) -> Resources:
     return Resources(cpu=told.get("CPU", 0.0), gpu=told.get("GPU", 0.0), memory=int(told.get("memory", 0)))
 
 
-def _largest(file: str) -> tuple[Resources, ...]:
+def _largest() -> tuple[Resources, ...]:
     """Return the nodes that an autoscaler may have at once, by its configuration: `ray up` leaves it on the head.
 
     Ray itself tells nobody (2.60: `GlobalState.get_cluster_config` finds what only Anyscale's autoscaler writes).
     """
+    file = os.environ.get(AUTOSCALER)
+    if not file:
+        return ()
+    path = Path(file).expanduser()
     try:
-        told = yaml.safe_load(Path(file).expanduser().read_text()) if file else {}
+        return _told(path, path.stat().st_mtime_ns)
     except OSError:  # this is not the head
         return ()
+
+
+@lru_cache(maxsize=1)  # a run looks every two seconds, and the file hardly ever changes
+def _told(path: Path, _changed: int) -> tuple[Resources, ...]:
+    told = yaml.safe_load(path.read_text())
     most, head = told.get("max_workers", 0), told.get("head_node_type")
-    counts = {name: 1 if name == head else one.get("max_workers", 0) for name, one in _types(told).items()}
-    nodes = [_resources(_types(told)[name]["resources"]) for name, count in counts.items() for _ in range(count)]
-    return tuple(nodes[: most + 1])
-
-
-def _types(told: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the node types whose size is told: the `local` provider's is not."""
-    return {name: one for name, one in told.get("available_node_types", {}).items() if one.get("resources")}
+    found: list[Resources] = []
+    for name, one in told.get("available_node_types", {}).items():
+        if one.get("resources"):  # the `local` provider's types do not tell their size
+            found += [_resources(one["resources"])] * (1 if name == head else one.get("max_workers", 0))
+    return tuple(found[: most + 1])
 
 
 @contextmanager

@@ -141,6 +141,7 @@ class _Run:
             size_bytes=plan.size_bytes,
             declaration=declaration_digest(plan.workload),
         )
+        self.owner = owner_of(self.workload, self.summary.run_id)
         self.idle: float | None = None  # seconds until the first worker was heard of
         self.teller = Teller(lake.progress(), self.summary.run_id)
         self.landing = Landing(plan, lake, self.summary)
@@ -163,10 +164,9 @@ class _Run:
 
     def open_account(self) -> None:
         """Begin to count what is consumed, for this run's owner, and to keep what is said."""
-        owner = owner_of(self.workload, self.summary.run_id)
-        self.log = Log(asdict(owner))
+        self.log = Log(asdict(self.owner))
         _log.info("begins: %d of %d objects are to be done", self.plan.todo.num_rows, self.plan.listed)
-        self.account = Account(owner, self.lake, self.terms)
+        self.account = Account(self.owner, self.lake, self.terms)
 
     @contextmanager
     def watched(self, observe: Callable[[Snapshot], None]) -> Iterator[None]:
@@ -224,8 +224,7 @@ class _Run:
 
     def collect(self) -> None:
         """Run the pipeline and keep what comes back."""
-        owner = owner_of(self.workload, self.summary.run_id)
-        with _explained(), Share(self.plan, owner, self.progress) as share:
+        with _explained(), Share(self.plan, self.owner, self.progress) as share:
             for message in messages(self.plan, self._job(), self.progress, share):
                 self.tally.add(message)
                 self._require_budget()

@@ -11,7 +11,8 @@ import pytest
 
 from raycluster.account import owners
 from raycluster.account.owners import Owner
-from raycluster.engine.agents import agent_of, described, nodes
+from raycluster.engine.agents import agent_of, described
+from raycluster.engine.cluster import nodes
 from raycluster.lake.lake import Lake
 from raycluster.lake.ledger import USAGE
 

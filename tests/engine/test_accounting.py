@@ -20,7 +20,8 @@ from reckoning import costs, having, total, usage
 from raycluster import cli
 from raycluster.account.settle import settle
 from raycluster.declare.prices import LOCAL
-from raycluster.engine.agents import agent_of, described, nodes
+from raycluster.engine.agents import agent_of, described
+from raycluster.engine.cluster import nodes
 from raycluster.lake.lake import Lake
 
 pytestmark = [
