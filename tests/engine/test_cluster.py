@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from raycluster.engine.cluster import NoCluster, connect, describe, here, joins_cluster
+from raycluster.engine.cluster import AUTOSCALER, NoCluster, _largest, connect, describe, here, joins_cluster
 from raycluster.errors import RayclusterError
+from raycluster.units import Resources
 
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
@@ -77,3 +79,28 @@ def test_ray_does_not_take_signals_or_the_terminal(capfd: pytest.CaptureFixture[
     told = capfd.readouterr()
     assert told.out == ""
     assert told.err == ""
+
+
+FILE = """
+max_workers: 3
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 0, memory: 5}, max_workers: 9}
+  cpu: {resources: {CPU: 8}, max_workers: 2}
+  gpu: {resources: {CPU: 4, GPU: 1}, max_workers: 7}
+  untold: {resources: {}, max_workers: 4}
+"""
+
+
+def test_the_nodes_that_an_autoscaler_may_have_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "autoscaler.yaml"
+    monkeypatch.setenv(AUTOSCALER, str(file))
+    assert _largest() == ()  # this is not the head
+    file.write_text(FILE)
+    one_gpu = [Resources(cpu=0, memory=5), Resources(cpu=8), Resources(cpu=8), Resources(cpu=4, gpu=1)]
+    assert list(_largest()) == one_gpu
+    file.write_text(FILE.replace("max_workers: 3", "max_workers: 4"))
+    os.utime(file, ns=(1, 1))
+    assert list(_largest()) == [*one_gpu, Resources(cpu=4, gpu=1)]  # `ray up` has changed it
+    monkeypatch.delenv(AUTOSCALER)
+    assert _largest() == ()
