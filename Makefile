@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SIDES ?= 2  # tests that run at once: each side starts a Ray of its own
 
 .PHONY: help setup demo test slow check bench clean
 help:
@@ -30,10 +31,11 @@ demo: $(READY)
 	@$(BIN)/raycluster demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -n $(SIDES) --dist loadfile -m "not slow"
 
 slow: $(READY)
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -n $(SIDES) --dist loadfile -m "slow and not alone"
+	@$(BIN)/python -m pytest -q -m "slow and alone"
 
 check: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

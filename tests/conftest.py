@@ -1,6 +1,7 @@
 """What tests share: one Ray for the session, and settings that keep every test on this machine."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,19 @@ os.environ.pop("RAYCLUSTER_LAKE", None)
 
 # Private stages of tests lie beside this file; Ray's workers find them as this process does.
 HERE = str(Path(__file__).parent)
+
+# Tests that run side by side (pytest-xdist) do not find each other's Ray.
+if side := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["RAY_TMPDIR"] = f"/tmp/{side}-{os.environ['PYTEST_XDIST_TESTRUNUID'][:6]}"
+    Path(os.environ["RAY_TMPDIR"]).mkdir(exist_ok=True)
 os.environ["PYTHONPATH"] = HERE + os.pathsep + os.environ.get("PYTHONPATH", "")
 sys.path.insert(0, HERE)
+
+
+def pytest_unconfigure() -> None:
+    """Take Ray's folder away, where the tests of one side had one of their own."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from raycluster.declare.prices import LOCAL
 from raycluster.lake.lake import Lake
 from raycluster.lake.ledger import COSTS, USAGE
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parent.parent.parent
 DRIVER = ROOT / "tests/reconciling_driver.py"

@@ -54,8 +54,9 @@ def test_driver_and_workers_are_heard_in_the_order_of_time(run_id):
     workers = {line["pid"] for line in lines if line["message"].startswith("works in pool 1 of 1")}
     assert driver == {os.getpid()}
     assert len(workers - driver) >= 2  # one died
-    (suspect,) = said(run_id, level="warning").lines
-    assert "was begun before and not finished" in suspect["message"]
+    # That some CPU time has no process, after one has died, may be a warning too.
+    warned = said(run_id, level="warning").lines
+    (suspect,) = [line for line in warned if "was begun before and not finished" in line["message"]]
     assert suspect["pid"] in workers
 
 

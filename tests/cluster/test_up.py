@@ -22,6 +22,7 @@ from survival import DRIVER, Reader, Trial, World
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.timeout(600),
     pytest.mark.skipif(bool(refusal()), reason=refusal() or "machines can be had"),
 ]

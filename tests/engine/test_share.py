@@ -156,6 +156,7 @@ def workers(moments: list[tuple[float, str]], since: float, until: float) -> set
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_two_teams_at_once_get_half_each_and_all_once_they_are_alone(
     tmp_path: Path, nodes: Callable[..., Cluster]
@@ -179,6 +180,7 @@ def test_two_teams_at_once_get_half_each_and_all_once_they_are_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_node_that_comes_is_used(tmp_path: Path, nodes: Callable[..., Cluster]) -> None:
     cluster = nodes(2)
@@ -220,6 +222,7 @@ available_node_types:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_run_brings_an_autoscaler_to_start_the_node_that_it_needs(tmp_path: Path) -> None:
     """Ray's own autoscaler, whose nodes are processes of this machine; at first there is none that may work."""

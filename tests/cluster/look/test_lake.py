@@ -12,9 +12,10 @@ from raycluster.lake import trial
 from raycluster.lake.lake import Lake
 
 
-def contents(store: Front) -> list[str]:
+def contents(store: Front, lake: str) -> list[str]:
+    """List what lies in a lake; others have theirs in the same bucket."""
     client = boto3.client("s3", endpoint_url=store.url)
-    return [one["Key"] for one in client.list_objects_v2(Bucket="lake").get("Contents", [])]
+    return [one["Key"] for one in client.list_objects_v2(Bucket="lake", Prefix=lake).get("Contents", [])]
 
 
 def worst(found: list) -> tuple[str, str, str]:
@@ -25,7 +26,7 @@ def test_a_store_that_can_be_used_is_left_as_it_was(look, store: Front) -> None:
     found = look("lake", lake="s3://lake/here")
     assert {one.level for one in found} <= {"ok", "warning"}  # a busy machine makes it slow
     assert all(step in str(found) for step in ("list", "write", "read", "commit", "delete"))
-    assert contents(store) == []
+    assert contents(store, "here") == []
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_a_refusal_is_told_in_the_store_s_own_word(look, store: Front, refusal: 
     assert (level, code in what, words in fix) == ("problem", True, True), (what, fix)
     assert ("list worked" in what) == (method == "PUT")
     store.refuse = lambda asked, _: None
-    for name in contents(store):  # what could not be deleted
+    for name in contents(store, "refused"):  # what could not be deleted
         boto3.client("s3", endpoint_url=store.url).delete_object(Bucket="lake", Key=name)
 
 
@@ -54,7 +55,7 @@ def test_a_store_without_conditional_writes_is_found_out(look, store: Front) -> 
     store.is_conditional = False
     level, what, fix = worst(look("lake", lake="s3://lake/here"))
     assert (level, "two writers" in what, "If-None-Match" in fix) == ("problem", True, True), what
-    assert contents(store) == []
+    assert contents(store, "here") == []
 
 
 def test_a_store_that_says_nothing_is_not_waited_for(look, store: Front) -> None:
