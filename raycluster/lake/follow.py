@@ -9,11 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raycluster.errors import NotFound, RayclusterError
 from raycluster.lake import store
+from raycluster.lake.heat import VECTOR, Heat
+from raycluster.lake.hot import Hot
 from raycluster.lake.lake import Lake
 from raycluster.lake.table import LIVE, Table
 
@@ -28,17 +31,23 @@ class Followed(Table):
     """A dataset whose live version is at hand: `open("live")` returns it, everything else is as in a `Table`."""
 
     at_hand: Any = field(repr=False, compare=False)
+    heated: Mapping[str, Hot] = field(default_factory=dict, repr=False, compare=False)  # by column
 
     def open(self, version: int | str | None = None, *, cached: bool = False) -> Any:
         """Return Lance's dataset, as `Table.open`; `live` as it was when this value was made."""
         return self.at_hand if version == LIVE else super().open(version, cached=cached)
 
+    def hot(self, version: int | str | None) -> Mapping[str, Hot]:
+        """Return the indexes in memory, as `Table.hot`."""
+        return self.heated if version == LIVE else super().hot(version)
+
 
 class Follower:
     """Keeps the live versions of a lake's datasets at hand, for one process."""
 
-    def __init__(self, lake: Lake, *, every: float = 1.0) -> None:
-        self.lake, self.every = lake, every
+    def __init__(self, lake: Lake, *, every: float = 1.0, heat: Heat | None = None) -> None:
+        """Follow a lake, looking for new versions every so many seconds; `heat` keeps their vectors in memory."""
+        self.lake, self.every, self.heat = lake, every, heat
         self.looked = time.monotonic()  # when it last was round
         self._held: dict[str, Followed] = {}
         self._asked: dict[str, float] = {}
@@ -47,11 +56,15 @@ class Follower:
 
     def start(self) -> None:
         """Begin to look at the tags."""
+        if self.heat:
+            self.heat.start()
         threading.Thread(target=self._follow, name="follower", daemon=True).start()
 
     def stop(self) -> None:
         """Look no more."""
         self._stop.set()
+        if self.heat:
+            self.heat.stop()
 
     def table(self, name: str) -> Table:
         """Return a dataset, its live version at hand if it has one.
@@ -81,7 +94,7 @@ class Follower:
         while not self._stop.wait(self.every):
             for name in list(self._held):
                 if time.monotonic() - self._asked[name] > _IDLE_SECONDS:
-                    self._held.pop(name, None)
+                    self._let_go(name)
                     continue
                 try:
                     self._look(name)
@@ -97,13 +110,28 @@ class Follower:
             with store.explained(table.uri):
                 live = table.live()
             if live is None:
-                self._held.pop(name, None)
+                self._let_go(name)
                 return self.lake.existing(name)  # says so where there is none
             if held is not None and int(held.at_hand.version) == live:
                 return held
             self._asked.setdefault(name, time.monotonic())
-            self._held[name] = Followed(table.name, table.uri, _warmed(table.open(live, cached=True)))
+            dataset = _warmed(table.open(live, cached=True))
+            hot = self.heat.follow(name, dataset) if self.heat else None
+            self._held[name] = Followed(table.name, table.uri, dataset, {} if hot is None else {VECTOR: hot})
+            if self.heat:
+                self.heat.ask(name, dataset, self._heated)
             return self._held[name]
+
+    def _heated(self, name: str, dataset: Any, hot: Hot) -> None:
+        with self._lock:
+            held = self._held.get(name)
+            if held is not None and held.at_hand is dataset:  # else the index of the next version comes
+                self._held[name] = replace(held, heated={VECTOR: hot})
+
+    def _let_go(self, name: str) -> None:
+        self._held.pop(name, None)
+        if self.heat:
+            self.heat.drop(name)
 
 
 def _warmed(dataset: Any) -> Any:

@@ -22,10 +22,11 @@ from raycluster.errors import Forbidden, InvalidUse, NotFound, TooLarge
 from raycluster.lake import store
 from raycluster.lake.access import EVERYTHING, Access
 from raycluster.lake.columns import is_blob
+from raycluster.lake.hot import ROW
 from raycluster.lake.rank import ANSWER, MOST_HITS, Mode, Question, ranked
 from raycluster.lake.sql import quoted
 from raycluster.lake.table import LIVE, Table, require_column
-from raycluster.lake.view import ROW, View
+from raycluster.lake.view import View
 
 __all__ = ["ANSWER", "MOST_HITS", "Answer", "Facets", "Mode", "Page", "Question"]
 __all__ += ["count", "facets", "like", "row", "rows", "search", "thumbnail"]

@@ -17,9 +17,10 @@ from pydantic import Field
 
 from raycluster.errors import TooLarge
 from raycluster.lake.expression import Condition
+from raycluster.lake.hot import ROW, Hot
 from raycluster.lake.sql import any_of
 from raycluster.lake.table import LIVE
-from raycluster.lake.view import ROW, View
+from raycluster.lake.view import View
 from raycluster.lake.words import Words
 
 Mode = Literal["vector", "text", "hybrid"]
@@ -148,11 +149,16 @@ def _ordered(ask: Callable[[int, str | None], list[Hit]], size: int, own: str | 
 
 
 def _by_vector(view: View, question: Question, asked: Condition | None, k: int, own: str | None) -> list[Hit]:
-    # direction: (dimension,) float64, 1 at most, so that no length is too large or too small for float32
-    direction = np.asarray(question.vector, np.float64)
+    # direction: (dimension,) float32 of unit length, however long or short the vector is
+    wide = np.asarray(question.vector, np.float64)
+    wide = wide / np.abs(wide).max()
+    direction = (wide / np.linalg.norm(wide)).astype(np.float32)
+    hot = view.hot.get(question.column)
+    if hot is not None:
+        return _in_memory(view, hot, question, hot.nearest(direction, k, view.among(hot, asked, own)))
     nearest = {
         "column": question.column,
-        "q": (direction / np.abs(direction).max()).astype(np.float32),
+        "q": direction,
         "k": k,
         "metric": "cosine",
         "minimum_nprobes": _PROBES,
@@ -160,6 +166,14 @@ def _by_vector(view: View, question: Question, asked: Condition | None, k: int, 
     }
     found = view.scan(_wanted(question), asked, more=["_distance"], filter=own, nearest=nearest)
     return [hit | {"score": 1.0 - hit.pop("_distance")} for hit in found.to_pylist()]
+
+
+def _in_memory(view: View, hot: Hot, question: Question, found: Sequence[tuple[int, float]]) -> list[Hit]:
+    """Return hits by row and score; their columns are for `_finished`, but what lists are made by."""
+    if not question.group:
+        return [{ROW: row, "score": score} for row, score in found]
+    objects = view.shown([row for row, _ in found], [_OBJECT], hot)
+    return [{ROW: row, "score": score, **one} for (row, score), one in zip(found, objects, strict=True)]
 
 
 def _by_text(view: View, question: Question, asked: Condition | None, k: int, own: str | None) -> list[Hit]:
@@ -176,6 +190,11 @@ def _wanted(question: Question) -> list[str]:
 
 def _finished(view: View, question: Question, hits: Sequence[Hit]) -> list[Hit]:
     """Return hits with what was asked for, and nothing else."""
+    lacking = [hit for hit in hits if any(name not in hit for name in _wanted(question))]
+    if lacking:
+        shown = view.shown([hit[ROW] for hit in lacking], _wanted(question), view.hot[question.column])
+        for hit, columns in zip(lacking, shown, strict=True):
+            hit.update(columns)
     words = None
     if (question.explain or question.highlight) and not view.hides("text"):
         words = Words.asked(view.dataset, question.text or "")

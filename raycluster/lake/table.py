@@ -68,6 +68,10 @@ class Table:
             f"dataset {self.name!r} has no version {version!r}", fix=f"list them: raycluster datasets {self.name}"
         )
 
+    def hot(self, version: int | str | None) -> Mapping[str, Any]:  # noqa: ARG002
+        """Return the indexes (`hot.py`) that this process holds of a version, by column; none but in `follow.py`."""
+        return {}
+
     def exists(self) -> bool:
         """Tell whether the dataset has been created."""
         return store.exists(self.uri)

@@ -9,11 +9,12 @@ Nobody may filter on, rank by or count by a masked column: the answers would tel
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,12 +23,13 @@ from raycluster.lake import store
 from raycluster.lake.access import EVERYTHING, Access
 from raycluster.lake.columns import is_blob
 from raycluster.lake.expression import Condition, condition, wrong
+from raycluster.lake.hot import ROW, Hot
+from raycluster.lake.pile import Among
 from raycluster.lake.sql import enclosed
 from raycluster.lake.table import Table, require_column
 
 log = logging.getLogger(__name__)
 _REFUSED = (ValueError, OSError, RuntimeError)  # what Lance raises
-ROW = "_rowid"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class View:
     name: str
     dataset: Any
     access: Access = EVERYTHING
+    hot: Mapping[str, Hot] = field(default_factory=dict, repr=False, compare=False)  # by column
 
     @classmethod
     def open(cls, table: Table, version: int | str, access: Access) -> View:
@@ -45,7 +48,7 @@ class View:
         Raises:
             NotFound: no such dataset or version.
         """
-        return cls(table.name, table.open(version, cached=True), access)
+        return cls(table.name, table.open(version, cached=True), access, table.hot(version))
 
     @property
     def version(self) -> int:
@@ -136,6 +139,31 @@ class View:
         shown = self._shown(found[ROW].to_pylist(), {mask for masks in covers.values() for mask in masks})
         taken = {name: self._covered(name, found, shown) if covers[name] else found[name] for name in columns}
         return pa.table(taken | {name: found[name] for name in (*more, ROW)})
+
+    def among(self, hot: Hot, asked: Condition | None, own: str | None = None) -> tuple[Among, Among] | None:
+        """Return which places of an index in memory count, by the whole filter; None for all.
+
+        Raises:
+            LakeError: as `scan`.
+        """
+        where = self.where(asked, own)
+        if where is None:
+            return None
+        return hot.among(where, lambda: self.scan([], asked, filter=own)[ROW].to_numpy().astype(np.int64))
+
+    def shown(self, ids: Sequence[int], columns: Sequence[str], hot: Hot) -> list[dict[str, Any]]:
+        """Return columns of rows that were found in memory: from there where they lie there, and nothing is masked.
+
+        Raises:
+            LakeError: as `scan`.
+        """
+        if set(columns) <= set(hot.names) and not any(self.hides(name) for name in columns):
+            return hot.rows(ids, columns)
+        if not ids:
+            return []
+        found = self.scan(columns, filter=f"{ROW} IN ({','.join(map(str, ids))})")
+        by_row = {row.pop(ROW): row for row in found.to_pylist()}
+        return [by_row[one] for one in ids]
 
     def batches(self, columns: Sequence[str], asked: Condition | None, batch_size: int) -> Iterator[pa.RecordBatch]:
         """Stream columns that are not masked, in no order.

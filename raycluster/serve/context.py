@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raycluster.engine.intake import Intake
+from raycluster.fetch import cache_folder
 from raycluster.govern.gate import Gate
 from raycluster.lake.access import Access
 from raycluster.lake.follow import Follower
+from raycluster.lake.heat import Heat
 from raycluster.lake.lake import Lake
 from raycluster.lake.table import Table
 from raycluster.search import Embedded, Question, embed
@@ -57,7 +59,8 @@ class Context:
             elsewhere: `embed` and `intake`, where others do that; otherwise this process does it itself.
         """
         lake = Lake(settings.lake)
-        follower = Follower(lake, every=settings.follow)
+        heat = Heat(cache_folder() / "hot", settings.hot)
+        follower = Follower(lake, every=settings.follow, heat=heat)
         follower.start()
         gate, metrics = Gate(settings.rules, lake), Metrics(lake, follower)
         metrics.watch(gate)

@@ -30,6 +30,9 @@ class Settings:
     at_once: Annotated[int, Field(gt=0)] = 64  # requests that one replica works on
     waiting: Annotated[int, Field(ge=0)] = 256  # requests that wait in one replica; more are refused with 429
     follow: Annotated[float, Field(gt=0)] = 1.0  # seconds between two looks at the tag `live`
+    # Bytes of vectors, and of what is shown of their rows, that a machine's replicas hold in memory; 0: none. What does
+    # not fit is searched through Lance's index.
+    hot: Annotated[int, Field(ge=0)] = 1024 * _MIB
     gateways: Annotated[int, Field(gt=0)] = 1  # replicas at least
     most_gateways: Annotated[int, Field(gt=0)] = 4
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from raycluster.declare.workload import Index
 from raycluster.lake import index
 from raycluster.lake.columns import dataset_schema
 from raycluster.lake.commit import Change, Landed, commit
+from raycluster.lake.follow import Follower
+from raycluster.lake.heat import Heat
 from raycluster.lake.lake import Lake
 from raycluster.lake.table import Table
 from raycluster.row import object_id, row_id
@@ -180,3 +183,24 @@ def copy(filled: Table, tmp_path: Path) -> Table:
 @pytest.fixture(scope="session")
 def writer_of() -> type[Writer]:
     return Writer
+
+
+@pytest.fixture(scope="session")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Table], Table]]:
+    """Return a dataset whose live version's vectors are in memory."""
+    followers = []
+
+    def made(table: Table) -> Table:
+        lake = Lake(str(Path(table.uri).parent))
+        follower = Follower(lake, every=0.05, heat=Heat(tmp_path_factory.mktemp("hot"), 1 << 30))
+        followers.append(follower)
+        follower.start()
+        limit = time.monotonic() + 60
+        while not follower.table(table.name).hot("live") and time.monotonic() < limit:
+            time.sleep(0.02)
+        assert follower.table(table.name).hot("live"), follower.heat.told()
+        return follower.table(table.name)
+
+    yield made
+    for one in followers:
+        one.stop()

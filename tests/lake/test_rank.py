@@ -108,7 +108,7 @@ FILTERS: st.SearchStrategy[Filter] = st.recursive(
 )
 
 
-@pytest.mark.parametrize("which", ["measured", "unindexed"])
+@pytest.mark.parametrize("which", ["measured", "unindexed", "hot"])
 @settings(max_examples=25, deadline=None)
 @given(chosen=FILTERS, seed=st.integers(0, 1000), k=st.sampled_from([1, 10, 600]))
 def test_any_filter_is_exact_before_ranking(asked: Any, which: str, chosen: Filter, seed: int, k: int) -> None:
@@ -147,12 +147,18 @@ def unindexed(measured: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return table
 
 
+@pytest.fixture(scope="session")
+def hot(measured: Any, held: Any) -> Any:
+    """The same rows, their vectors in memory."""
+    return held(measured)
+
+
 @pytest.fixture(scope="module")
-def asked(measured: Any, unindexed: Any, truth: list[Row]) -> Any:
+def asked(measured: Any, unindexed: Any, hot: Any, truth: list[Row]) -> Any:
     class Named(dict[str, Any]):
         __repr__ = object.__repr__  # Hypothesis prints what a test is given
 
-    return Named(measured=measured, unindexed=unindexed, truth=truth)
+    return Named(measured=measured, unindexed=unindexed, hot=hot, truth=truth)
 
 
 ASKED = {
@@ -164,7 +170,7 @@ ASKED = {
 
 @pytest.mark.parametrize("group", [None, "object"])
 @pytest.mark.parametrize("mode", ASKED)
-@pytest.mark.parametrize("which", ["measured", "unindexed"])
+@pytest.mark.parametrize("which", ["measured", "unindexed", "hot"])
 def test_pages_are_the_whole_list_in_pieces(request: pytest.FixtureRequest, which: str, mode: str, group: Any) -> None:
     table = request.getfixturevalue(which)
     seen: list[str] = []
