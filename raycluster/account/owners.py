@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raycluster.account import proc
-from raycluster.declare.workload import Workload
+
+if TYPE_CHECKING:  # each worker of a cluster loads this file, and needs no workload for it
+    from raycluster.declare.workload import Workload
 
 _NAMESPACE = b"raycluster"
 _PREFIX = "job:"  # of an entry's name; then the job's id in hex, "/", and how often it has changed

@@ -12,14 +12,14 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from raycluster.account.hook import HOOK
+from raycluster.account.hook import HOOK, VARIABLE
 from raycluster.account.owners import connecting
 from raycluster.errors import RayclusterError
 from raycluster.place import Cluster
@@ -75,14 +75,15 @@ def connect(address: str | None = None) -> Cluster:
             "address": address,
             "log_to_driver": False,
             "logging_level": logging.ERROR,
-            "runtime_env": {"worker_process_setup_hook": HOOK},  # meters every worker of this job
         }
-        if not address:
+        if address:
+            options["runtime_env"] = {"worker_process_setup_hook": HOOK}  # meters every worker of this job
+        else:
             options |= {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
         try:
             _require_answer(address)
             connecting()
-            with _hushed(), _keeping_signals():
+            with _hushed(), _keeping_signals(), nullcontext() if address else _metering():
                 ray.init(**options)
         except Exception as error:  # Ray raises plain ones too, as when a busy machine is slow
             raise _no_cluster(address, error) from error
@@ -145,6 +146,23 @@ def _told(path: Path, _changed: int) -> tuple[Resources, ...]:
         if one.get("resources"):  # the `local` provider's types do not tell their size
             found += [_resources(one["resources"])] * (1 if name == head else one.get("max_workers", 0))
     return tuple(found[: most + 1])
+
+
+@contextmanager
+def _metering() -> Iterator[None]:
+    """Let a Ray that starts now have a meter in every worker, by the environment that its processes inherit.
+
+    A runtime environment would do the same for more: each worker is then started by a process that has imported Ray
+    itself (0.4 CPU-s), and those that Ray starts ahead, which have none, are thrown away.
+    """
+    kept = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = HOOK
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if kept is not None:
+            os.environ[VARIABLE] = kept
 
 
 @contextmanager
