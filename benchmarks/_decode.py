@@ -1,91 +1,194 @@
-"""Paths of JPEGs become pixels and the columns that every arm writes, as fast as is known here; no raycluster in it.
+"""Paths of files become payloads for a model, and the columns that every arm writes, as fast as is known here.
 
-The yardstick's own decoder: what raycluster's makes must be equal to this, and its speed is held against it.
+The yardstick's own decoders of photos and films, with no raycluster in them: what raycluster's make must be equal to
+this, and their speed is held against it. The text of documents and the windows of speech come from raycluster's own
+decoders, called in a plain loop: nobody else cuts sentences, orders a page, or hears a pause just so.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+Pixels = npt.NDArray[np.uint8]  # (side, side, rgb)
+
 SIDE, SHORTER, SMALL = 224, 256, 256  # pixels: of the square, of the shorter side before, of what is measured at most
 MEASURES = ("sharpness", "brightness", "contrast", "exposure_dark", "exposure_bright")
-FEATURES = pa.struct(
+PICTURE = pa.struct(
     [("width", pa.int32()), ("height", pa.int32()), *((name, pa.float32()) for name in MEASURES)],
 )
-COLUMNS = pa.schema(
+IDENTITY = pa.schema(
     [
         *((name, pa.string()) for name in ("id", "object_id", "uri", "sha256", "modality", "media_type")),
         ("position", pa.int32()),
-        ("features", FEATURES),
     ]
 )
 
 
-@dataclass
-class Photos:
-    """Some decoded photos."""
+class File(NamedTuple):
+    """A file that was read."""
 
-    pixels: list[npt.NDArray[np.uint8]] = field(default_factory=list)  # (side, side, rgb) each
+    content: bytearray
+    uri: str
+    object_id: str
+    sha256: str
+
+
+@dataclass
+class Taken:
+    """What was taken out of some files, in order: payloads for a model, and the rows' own columns."""
+
+    payloads: list[Any] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def batch(self, schema: pa.Schema, computed: dict[str, pa.Array]) -> pa.RecordBatch:
-        """Return the columns of `schema`: the photos' own, and what a model made of their pixels."""
-        own = pa.RecordBatch.from_pylist(self.rows, COLUMNS)
-        return pa.RecordBatch.from_arrays(
-            [computed[name] if name in computed else own.column(name) for name in schema.names], schema=schema
-        )
+    def add(self, file: File, kind: tuple[str, str], payload: Any, **own: Any) -> None:
+        """Take one row, of a modality and media type."""
+        modality, media_type = kind
+        place = own.setdefault("position", 0)
+        identity = {"id": _hex("\0".join((file.object_id, modality, str(place))).encode())}
+        identity |= {"object_id": file.object_id, "uri": file.uri, "sha256": file.sha256}
+        self.payloads.append(payload)
+        self.rows.append(identity | {"modality": modality, "media_type": media_type} | own)
+
+    def batch(self, schema: pa.Schema, computed: Mapping[str, Sequence[Any]]) -> pa.RecordBatch:
+        """Return the columns of `schema`: the rows' own, and what a model made of their payloads."""
+        own = pa.schema([one for one in schema if one.name not in computed])
+        made = pa.RecordBatch.from_pylist(self.rows, own)
+        arrays = [
+            _column(computed[one.name], one.type) if one.name in computed else made.column(one.name) for one in schema
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def photos(paths: list[str]) -> Photos:
-    """Read, hash, decode and measure."""
-    found = Photos()
-    for path in paths:
-        with open(path, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            content = bytearray(status.st_size)
-            file.readinto(content)
-        pixels, features = _decode(content)
-        found.pixels.append(pixels)
-        found.rows.append(_identity(path, status, content) | {"features": features})
-    return found
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_fixed_size_list(kind):
+        return pa.array(values, kind)
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(list(values))), kind.list_size)
 
 
-def _identity(path: str, status: os.stat_result, content: bytearray) -> dict[str, Any]:
-    """Return the ids as DESIGN.md defines them; a local file's version is its size and time."""
+def encoded(
+    encode: Callable[[Sequence[Any]], Mapping[str, Sequence[Any]]], payloads: Sequence[Any], *, batch: int
+) -> dict[str, list[Any]]:
+    """Call a model on batches of payloads of like length, so that little is padding; return values in their order."""
+    order = sorted(range(len(payloads)), key=lambda index: len(payloads[index]))
+    made: dict[str, list[Any]] = {}
+    for start in range(0, len(order), batch):
+        part = order[start : start + batch]
+        for name, values in encode([payloads[index] for index in part]).items():
+            column = made.setdefault(name, [None] * len(payloads))
+            for index, value in zip(part, values, strict=True):
+                column[index] = value
+    return made
+
+
+def read(path: str) -> File:
+    """Read and hash a file; ids are those of DESIGN.md: a local file's version is its size and time."""
+    with open(path, "rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        content = bytearray(status.st_size)
+        file.readinto(content)
+    return identify(path, status, content)
+
+
+def identify(path: str, status: os.stat_result, content: bytearray) -> File:
+    """Name what was read."""
     uri = "file://" + quote(path)
     whole = _hex("\0".join((uri, f"{status.st_size}-{status.st_mtime_ns}")).encode())
-    kind = {"modality": "image", "media_type": "image/jpeg", "position": 0}
-    row = _hex("\0".join((whole, "image", "0")).encode())
-    return {"id": row, "object_id": whole, "uri": uri, "sha256": _hex(content)} | kind
+    return File(content, uri, whole, _hex(content))
 
 
 def _hex(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _decode(content: bytearray) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+def photos(paths: Iterable[str]) -> Taken:
+    """Read, decode and measure JPEGs; payloads are pixels."""
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    # (rgb, height, width) -> (1, rgb, height, width) uint8, by way of the order in which torchvision lays it in memory:
-    # only so do the strides say `channels last`, without which torch copies before and after each resizing
-    decoded = decode_jpeg(torch.frombuffer(content, dtype=torch.uint8), mode=ImageReadMode.RGB)
-    whole = decoded.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    found = Taken()
+    for path in paths:
+        file = read(path)
+        # (rgb, height, width) uint8, laid in memory as (height, width, rgb)
+        decoded = decode_jpeg(torch.frombuffer(file.content, dtype=torch.uint8), mode=ImageReadMode.RGB)
+        pixels, measured = _square(decoded.permute(1, 2, 0))
+        found.add(file, ("image", "image/jpeg"), pixels, features=measured)
+    return found
+
+
+def frames(paths: Iterable[str], *, fps: float) -> Taken:
+    """Read films, decode the frame next to each multiple of the interval, and measure it; payloads are pixels."""
+    import torch
+
+    found = Taken()
+    for path in paths:
+        file = read(path)
+        duration, shown = _shown(file.content, fps)
+        ends = [start for start, _ in shown[1:]] + [duration]
+        for position, ((start, rgb), end) in enumerate(zip(shown, ends, strict=True)):
+            pixels, measured = _square(torch.from_numpy(rgb))
+            own = {"position": position, "start_seconds": start, "end_seconds": max(start, end)}
+            found.add(file, ("video", "video/mp4"), pixels, features=measured, **own)
+    return found
+
+
+def _shown(content: bytearray, fps: float) -> tuple[float, list[tuple[float, Pixels]]]:
+    """Return the length of a film and its wanted frames: when, and (height, width, rgb).
+
+    Frames that no other frame refers to are left out: with them it takes twice as long.
+    """
+    import av
+
+    shown: list[tuple[float, Pixels]] = []
+    with av.open(io.BytesIO(content)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.skip_frame = "NONREF"
+        stream.codec_context.thread_count = 1
+        early = 0.5 * fps / float(stream.average_rate)
+        duration = float(container.duration) / 1e6
+        for frame in container.decode(stream):
+            if int(frame.time * fps + early + 1e-6) >= len(shown):
+                shown.append((frame.time, frame.reformat(format="rgb24").to_ndarray()))
+    return duration, shown
+
+
+def pieces(paths: Iterable[str], decoders: Mapping[str, tuple[tuple[str, str], Any]], payload: str) -> Taken:
+    """Read files and let raycluster's decoders take them apart, by suffix: kind (see `Taken.add`) and decoder."""
+    from raycluster.row import Media
+
+    found = Taken()
+    for path in paths:
+        file = read(path)
+        kind, decoder = decoders[os.path.splitext(path)[1]]
+        identity = {"object_id": file.object_id, "uri": file.uri, "sha256": file.sha256}
+        media = Media(modality=kind[0], media_type=kind[1], content=memoryview(file.content), **identity)
+        for piece in decoder(media):
+            own = {"position": piece.position, "text": piece.text, "features": piece.features}
+            found.add(file, kind, getattr(piece, payload), **own)
+    return found
+
+
+def _square(shown: Any) -> tuple[Pixels, dict[str, Any]]:
+    """Return the middle of a picture, and what is measured of it. Shapes: (height, width, rgb) -> (side, side, rgb)."""
+    # whole: (1, rgb, height, width) uint8, by way of the order in which it lies in memory: only so do the strides say
+    # `channels last`, without which torch copies before and after each resizing
+    whole = shown[None].permute(0, 3, 1, 2)
     height, width = whole.shape[2:]
     reduced = _resized(whole, SHORTER / min(height, width))
     small = _resized(reduced, SMALL / max(reduced.shape[2:]))
     top, left = (reduced.shape[2] - SIDE) // 2, (reduced.shape[3] - SIDE) // 2
     # pixels: (side, side, rgb) uint8
     pixels = reduced[0, :, top : top + SIDE, left : left + SIDE].permute(1, 2, 0).contiguous().numpy()
-    return pixels, {"width": width, "height": height} | _measured(small[0].permute(1, 2, 0).numpy())
+    return pixels, {"width": width, "height": height} | measured(small[0].permute(1, 2, 0).numpy())
 
 
 def _resized(images: Any, scale: float) -> Any:
@@ -95,7 +198,8 @@ def _resized(images: Any, scale: float) -> Any:
     return interpolate(images, size=size, mode="bicubic", antialias=True)
 
 
-def _measured(picture: npt.NDArray[np.uint8]) -> dict[str, float]:
+def measured(picture: Pixels) -> dict[str, float]:
+    """Return `MEASURES` of a small picture."""
     from PIL import Image
 
     # grey: (height, width) uint8
@@ -109,3 +213,8 @@ def _measured(picture: npt.NDArray[np.uint8]) -> dict[str, float]:
     spread = float(np.sqrt((levels - mean) ** 2 @ share))
     dark, bright = float(share[:3].sum()), float(share[-3:].sum())
     return dict(zip(MEASURES, (float(edges.astype(np.float32).var()), mean, spread, dark, bright), strict=True))
+
+
+def turns(paths: Sequence[str], size: int) -> Iterator[list[str]]:
+    """Cut a list into parts of so many."""
+    return (list(paths[start : start + size]) for start in range(0, len(paths), size))

@@ -1,14 +1,8 @@
-"""What does the framework cost when the work is small: JPEGs become colour histograms, 2 ms a photo.
-
-Three arms make the same columns: the limit (one plain process a core), the best Ray Data script that we can write,
-and raycluster as its users run it. See README.md for what each does besides.
-"""
+"""What does the framework cost when the work is small: JPEGs become colour histograms, 2 ms a photo."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,15 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from _bench import CORES, Question
-from _decode import COLUMNS, photos
+from _arms import Pictures, Work
+from _corpus import PHOTOS
+from _decode import IDENTITY, PICTURE, photos
 
 from raycluster.encode import Encode, Encoder
 
 WIDTH = 512  # 8 shades of red, green and blue each
-SCHEMA = COLUMNS.append(pa.field("histogram", pa.list_(pa.float32(), WIDTH)))
-BATCH = 64  # photos that a plain process or a script's actor decodes before it counts and writes them
-FORMAT = "2.2"  # of Lance's files, the same in all arms
+COLUMN = pa.field("histogram", pa.list_(pa.float32(), WIDTH))
 
 
 def histogram(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -45,7 +38,7 @@ class Histogram(Encode):
     @property
     def writes(self) -> pa.Schema:
         """Return one column of 512 shares."""
-        return pa.schema([SCHEMA.field("histogram")])
+        return pa.schema([COLUMN])
 
     def encoder(self) -> Encoder:
         """Return the function; there is nothing to load."""
@@ -56,130 +49,28 @@ class Histogram(Encode):
         return encode
 
 
-def batches(paths: Iterator[list[str]]) -> Iterator[pa.RecordBatch]:
-    """Decode, count, and give rows their columns: what the limit and the script share."""
-    for some in paths:
-        found = photos(some)
-        flat = np.concatenate([histogram(one) for one in found.pixels])
-        yield found.batch(SCHEMA, {"histogram": pa.FixedSizeListArray.from_arrays(pa.array(flat), WIDTH)})
+def pipeline() -> Callable[[list[str]], pa.RecordBatch]:
+    """Return the function from photos to rows."""
+    encode = Histogram().encoder()
+
+    def rows(paths: list[str]) -> pa.RecordBatch:
+        found = photos(paths)
+        return found.batch(SCHEMA, encode(found.payloads))
+
+    return rows
 
 
-def write(rows: Iterator[pa.RecordBatch], uri: str) -> list[str]:
-    """Write uncommitted fragments where the rows were made."""
-    from lance.fragment import write_fragments
-
-    reader = pa.RecordBatchReader.from_batches(SCHEMA, rows)
-    return [json.dumps(one.to_json()) for one in write_fragments(reader, uri, data_storage_version=FORMAT)]
-
-
-def commit(uri: str, fragments: list[str]) -> str:
-    """Make the fragments a dataset."""
-    import lance
-
-    found = [lance.FragmentMetadata.from_json(one) for one in fragments]
-    lance.LanceDataset.commit(uri, lance.LanceOperation.Overwrite(SCHEMA, found))
-    return uri
-
-
-def files(folder: Path) -> list[str]:
-    """List the photos."""
-    return sorted(entry.path for entry in os.scandir(folder))
-
-
-def limit(folder: Path, out: Path) -> str:
-    """One plain process a core: each takes the next photos when it is done with its last."""
-    import multiprocessing
-
-    fork = multiprocessing.get_context("fork")  # nothing heavy is loaded yet: the children load it side by side
-    turn, answers = fork.Value("q", 0), fork.SimpleQueue()
-
-    def work() -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        answers.put(write(batches(take()), str(out / "limit.lance")))
-
-    def take() -> Iterator[list[str]]:
-        while True:
-            with turn:
-                start, turn.value = turn.value, turn.value + BATCH
-            if start >= len(paths):
-                return
-            yield paths[start : start + BATCH]
-
-    paths = files(folder)
-    children = [fork.Process(target=work) for _ in range(CORES)]
-    for child in children:
-        child.start()
-    fragments = [one for _ in children for one in answers.get()]
-    for child in children:
-        child.join()
-    return commit(str(out / "limit.lance"), fragments)
-
-
-class Write:
-    """The script's actor: paths in, fragments out; pixels never leave it."""
-
-    def __init__(self, uri: str) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        self.uri = uri
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        paths = block["path"].to_pylist()
-        parts = (paths[start : start + BATCH] for start in range(0, len(paths), BATCH))
-        return pa.table({"fragment": write(batches(parts), self.uri)})
-
-
-def script(folder: Path, out: Path) -> str:
-    """The best Ray Data script: one fused actor a core, started at once, on blocks of paths."""
-    import logging
-
-    import ray
-    import ray.data
-
-    ray.init("local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    uri, paths = str(out / "script.lance"), files(folder)
-    blocks = min(8 * CORES, len(paths))
-    done = ray.data.from_arrow([pa.table({"path": paths[one::blocks]}) for one in range(blocks)]).map_batches(
-        Write,
-        fn_constructor_kwargs={"uri": uri},
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=CORES),
-        num_cpus=1,
-    )
-    return commit(uri, [row["fragment"] for row in done.take_all()])
-
-
-def raycluster(folder: Path, out: Path) -> str:
-    """The workload that a user would declare."""
-    import yaml
-
-    from raycluster.declare.workload import parse_workload
-    from raycluster.engine.prepare import prepare
-    from raycluster.engine.run import execute
-    from raycluster.lake.lake import Lake
-
-    spec = {
-        "source": {"files": {"paths": [str(folder)]}},
-        "decode": {"image": {"size": 224, "thumbnail": False}},
-        "encode": [{"use": "histogram:Histogram"}],
-        "sink": {"dataset": "histogram", "index": []},
-    }
-    metadata = {"name": "histogram", "labels": {"team": "benchmarks"}}
-    text = yaml.safe_dump({"apiVersion": "raycluster/v1", "kind": "Workload", "metadata": metadata, "spec": spec})
-    lake = Lake(str(out))
-    execute(prepare(parse_workload(text), lake), lake)
-    return lake.table("histogram").uri
-
+SCHEMA = pa.schema([*IDENTITY, ("features", PICTURE), COLUMN])
+WORK = Work(
+    file=Path(__file__),
+    corpus=PHOTOS,
+    schema=SCHEMA,
+    pipeline=pipeline,
+    turn=64,
+    declared={"decode": {"image": {"size": 224, "thumbnail": False}}, "encode": [{"use": "histogram:Histogram"}]},
+    sizes=(2000, 10_000),
+    idiom=Pictures(Histogram()),
+)
 
 if __name__ == "__main__":
-    Question(
-        file=Path(__file__),
-        arms={"limit": limit, "script": script, "raycluster": raycluster},
-        sizes=(1000, 9000),
-        columns=(*COLUMNS.names, "histogram"),
-        tolerance=1e-3,
-    ).main()
+    WORK.question().main()

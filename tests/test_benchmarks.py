@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,48 +21,74 @@ import _load  # noqa: E402
 import _tree  # noqa: E402
 import scale  # noqa: E402
 
+SIZES = {
+    "histogram": 8,
+    "image_classification": 8,
+    "document_embedding": 3,
+    "audio_transcription": 2,
+    "video_frames": 2,
+}
+RIVALS = ("limit", "script", *(("daft",) if find_spec("daft") else ()), "raycluster")
+
+
+def asked(name: str, *words: str) -> tuple[str, list[dict[str, object]]]:
+    """Run a benchmark, and return what it says on stderr, and its lines."""
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *words]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stderr, [json.loads(line) for line in ended.stdout.splitlines()]
+
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "arms"),
     [
-        ("histogram", ("limit", "script", "raycluster")),
-        ("image_classification", ("limit", "script", "raycluster")),
-        ("durability", ("one_commit", "raycluster", "lance_ray", "script")),
+        *((name, RIVALS) for name in SIZES),
+        ("promises", ("raycluster", "one_commit", "unmetered", "unchecked", "lance_ray", "script")),
     ],
 )
-def test_every_arm_makes_the_same_rows_and_prints_one_line_a_run(name: str, arms: tuple[str, ...]) -> None:
-    command = [
-        sys.executable,
-        str(BENCHMARKS / f"{name}.py"),
-        "--sizes",
-        "8,24",
-        "--checked",
-        "8",
-        "--repetitions",
-        "1",
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=580)
-    assert ended.returncode == 0, ended.stderr
+def test_every_arm_makes_the_same_rows(name: str, arms: tuple[str, ...]) -> None:
+    _, lines = asked(name, "--together", "--sizes", str(SIZES.get(name, 8)))
+    found = {line["arm"]: line for line in lines}
+    assert list(found) == [*arms[:-1], *(["daft_idiom"] if "daft_idiom" in found else []), arms[-1]]
+    everything = found[arms[0]]
+    assert everything["rows"] >= SIZES.get(name, 8)
+    assert {"id", "object_id", "uri", "sha256"} < set(everything["equal"])
+    assert any(column in everything["equal"] for column in ("histogram", "efficientnet", "minilm"))
     for arm in arms:
-        assert f"{arm}: 8 rows equal in id, object_id, uri, sha256" in ended.stderr
-    lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    runs = {(line["arm"], line["size"]): line for line in lines}
-    assert set(runs) == {(arm, size) for arm in arms for size in (8, 24)}
-    for (_, size), line in runs.items():
-        assert (line["benchmark"], line["rows"]) == (name, size)
-        assert line["cores"] == _bench.CORES
+        assert (found[arm]["rows"], found[arm]["equal"]) == (everything["rows"], everything["equal"])
+
+
+@pytest.mark.slow
+def test_each_arm_is_measured_from_nothing_and_warm() -> None:
+    words = ("--sizes", "8,24", "--repetitions", "1", "--arms", "raycluster")
+    said, lines = asked("histogram", *words)
+    runs = {(line["arm"], line["state"], line["size"]): line for line in lines}
+    jobs = (("cold", 8), ("warm", 8), ("warm", 24))
+    assert list(runs) == [(arm, *job) for arm in ("limit", "raycluster") for job in jobs]
+    for (_, state, size), line in runs.items():
+        assert (line["benchmark"], line["rows"], line["cores"]) == ("histogram", size, _bench.CORES)
         assert line["commit"]
         assert line["machine"]
-        # Each arm loads torch in at least one process: more than a second of CPU and 100 MiB.
-        assert line["cpu_s"] > 1
         assert line["peak_mib"] > 100
-        assert {"wall_s", "startup_s", "marginal_rows_per_s", "cpu_ms_per_row", "peak_growth_mib"} <= set(line)
+        assert 0 < line["first_row_s"] <= line["wall_s"]
+        # A process loads torch before its first photo: more than a second of CPU.
+        assert state == "warm" or line["cpu_s"] > 1
+        assert {"startup_s", "job_s", "marginal_rows_per_s", "cpu_ms_per_row", "peak_growth_mib"} <= set(line)
     # Ray's own processes are counted too.
-    if "limit" in arms:
-        assert runs["raycluster", 8]["cpu_s"] > runs["limit", 8]["cpu_s"]
-    assert "| raycluster |" in ended.stderr
+    assert runs["raycluster", "cold", 8]["cpu_s"] > runs["limit", "cold", 8]["cpu_s"]
+    assert runs["limit", "warm", 24]["wall_s"] < runs["limit", "cold", 8]["wall_s"]  # its processes stay
+    assert "raycluster: 8 rows equal in id, object_id, uri, sha256" in said
+    assert "| raycluster |" in said
+
+
+@pytest.mark.slow
+def test_a_job_on_one_core_on_two_and_on_three_nodes_makes_the_same_rows() -> None:
+    words = ("histogram", "--sizes", "8", "--repetitions", "1")
+    _, lines = asked("scaling", *words)
+    assert [(line["arm"], line["rows"]) for line in lines] == [
+        (arm, 8) for arm in ("one_core", "two_cores", "three_nodes")
+    ]
 
 
 def rows(**changed: object) -> pa.Table:
@@ -108,19 +135,36 @@ def test_the_dead_and_the_grandchildren_are_counted() -> None:
     assert 80 << 20 < tree.peak_bytes < 300 << 20
 
 
-def run(size: int, wall: float, cpu: float, peak: int) -> dict[str, object]:
-    return {"size": size, "wall_s": wall, "cpu_s": cpu, "peak_mib": peak}
+def run(state: str, size: int, wall: float, cpu: float, peak: int = 500) -> dict[str, object]:
+    return {"state": state, "size": size, "rows": 2 * size, "wall_s": wall, "cpu_s": cpu, "peak_mib": peak}
 
 
-def test_two_sizes_tell_start_up_from_speed() -> None:
-    # 5 s of start-up, 100 rows a second, 20 ms of CPU a row
-    derived = _bench._derived(run(100, 6.0, 12.0, 500), run(1100, 16.0, 32.0, 520))
-    assert derived == {
-        "startup_s": 5.0,
+def test_three_jobs_tell_start_up_from_a_job_and_a_job_from_a_row() -> None:
+    # 5 s of start-up, 1 s a job, 100 rows a second, 20 ms of CPU a row
+    jobs = [run("cold", 50, 7.0, 12.0), run("warm", 50, 2.0, 4.0), run("warm", 550, 12.0, 24.0, 520)]
+    assert _bench._derived(jobs) == {
+        "startup_s": 6.0,
+        "job_s": 1.0,
         "marginal_rows_per_s": 100.0,
         "cpu_ms_per_row": 20.0,
         "peak_growth_mib": 20,
     }
+    assert _bench._derived(jobs[:1]) == {}
+
+
+def test_ratios_are_taken_within_a_repetition() -> None:
+    where = {"benchmark": "b", "cores": 2, "machine": "m", "commit": "c", "packages": "p", "load_before": 0.5}
+    lines = []
+    for repetition, slowness in enumerate((1, 10, 100)):  # the machine gets slower and slower
+        for arm, times in (("limit", 1), ("raycluster", 2)):
+            jobs = [run("cold", 5, 3 * slowness * times, 1), run("warm", 5, 1 * slowness * times, 1)]
+            jobs.append(run("warm", 50, 4 * slowness * times, 2))
+            derived = _bench._derived(jobs)
+            lines += [where | {"arm": arm, "repetition": repetition, "first_row_s": 1} | job | derived for job in jobs]
+    *_, limit, raycluster = _bench.table(lines).splitlines()
+    same, twice = "1.00 (1.00-1.00)", "2.00 (2.00-2.00)"
+    assert limit.startswith(f"| limit | 2.5 | {same} | {same} | {same} | 30.0 |")
+    assert raycluster.startswith(f"| raycluster | 1.2 | {twice} | {twice} | {twice} | 60.0 |")
 
 
 @contextmanager
