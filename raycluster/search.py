@@ -154,30 +154,38 @@ def answer(
     started = time.perf_counter()
     if embedded is None and question.id is not None:
         embedded = _like(table, question, access)
-    if embedded is None:
-        embedded = Embedded(column=question.column or "vector", vector=question.vector)
-    found = query.search(
-        table,
-        query.Question(
-            mode=question.mode,
-            vector=embedded.vector,
-            text=question.text or embedded.text,
-            column=embedded.column,
-            k=question.k,
-            offset=question.offset,
-            filter=question.filter,
-            columns=tuple(dict.fromkeys((*ANSWER, "position", *question.columns))),
-            shown=_LABELS,
-            version=question.version,
-            weights=question.weights,
-            group=question.group,
-            explain=question.explain,
-            highlight=question.highlight,
-        ),
-        access=access,
-    )
+    found = query.search(table, _asked(question, embedded), access=access)
     took = round((time.perf_counter() - started) * 1000, 3)
     return {"dataset": table.name, "version": found.version, "took_ms": took, "hits": found.hits, "next": found.next}
+
+
+def is_at_hand(table: Table, question: Question, embedded: Embedded | None, *, access: Access = EVERYTHING) -> bool:
+    """Tell whether `answer` has all it needs in memory, and takes a millisecond or less."""
+    if embedded is None and question.id is not None:
+        return False
+    return query.is_at_hand(table, _asked(question, embedded), access=access)
+
+
+def _asked(question: Question, embedded: Embedded | None) -> query.Question:
+    """Return a question as the lake has it."""
+    if embedded is None:
+        embedded = Embedded(column=question.column or "vector", vector=question.vector)
+    return query.Question(
+        mode=question.mode,
+        vector=embedded.vector,
+        text=question.text or embedded.text,
+        column=embedded.column,
+        k=question.k,
+        offset=question.offset,
+        filter=question.filter,
+        columns=tuple(dict.fromkeys((*ANSWER, "position", *question.columns))),
+        shown=_LABELS,
+        version=question.version,
+        weights=question.weights,
+        group=question.group,
+        explain=question.explain,
+        highlight=question.highlight,
+    )
 
 
 def answer_all(asked: Sequence[tuple[Table, Embedded | None, Access]], question: Question) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from raycluster.lake.lake import Lake
 log = logging.getLogger(__name__)
 
 Method = Literal["GET", "POST"]
+_MOST_TOLD_OF = 256  # schemas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class Gate:
         """
         self.rules, self.lake = rules, lake
         self.told: Callable[[float], object] | None = None  # who is told how long each decision took, in seconds
+        self._told_of: dict[int, tuple[pa.Schema, dict[str, str], list[dict[str, str]]]] = {}
         self._keys = _keys(rules)
         self._issuer = Issuer(rules.issuer or "", rules.audience or "", self._keys) if self._keys else None
         self._tokens = TokenFile(rules.tokens) if rules.tokens else None
@@ -103,12 +105,22 @@ class Gate:
         Raises:
             Forbidden: as `permit`, for GET on ["data", name].
         """
-        known = {column: str(kind) for column, kind in _columns(columns)}
-        asked = [{"name": column, "type": kind} for column, kind in known.items()]
+        known, asked = self._asked(columns)
         decision = self._decide(principal, {"method": "GET", "path": ["data", name], "columns": asked})
         # A policy may speak of columns that only other datasets have.
         masks = {name: mask for name, mask in decision.masks.items() if name in known or _leads(name, columns)}
         return Access(filters=decision.filters, masks=masks) if decision.filters or masks else EVERYTHING
+
+    def _asked(self, columns: pa.Schema) -> tuple[dict[str, str], list[dict[str, str]]]:
+        """Return columns as a policy is told of them; remembered by the schema itself, of which versions have one."""
+        kept = self._told_of.get(id(columns))
+        if kept is None or kept[0] is not columns:
+            known = {column: str(kind) for column, kind in _columns(columns)}
+            kept = columns, known, [{"name": column, "type": kind} for column, kind in known.items()]
+            if len(self._told_of) >= _MOST_TOLD_OF:
+                self._told_of.clear()
+            self._told_of[id(columns)] = kept
+        return kept[1], kept[2]
 
     @property
     def revision(self) -> str | None:

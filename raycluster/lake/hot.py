@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from raycluster.lake.pile import (
 )
 
 ROW = "_rowid"
+FEW = 1000  # new or gone rows that cost next to nothing, however few there are in all
 _BATCH = 4096  # rows read at a time: 6 MB of 384 dimensions
 _REMEMBERED = 32 << 20  # bytes of what filters have chosen
 # What may say something else the next time: not remembered.
@@ -162,11 +164,10 @@ class Hot:
         gone = 0 if self.alive is None else len(self.base.pile.ids) - self.alive.places
         return (gone + len(self.tail.ids)) / max(len(self.base.pile.ids), 1)
 
-    @property
-    def names(self) -> list[str]:
+    @cached_property
+    def names(self) -> frozenset[str]:
         """Return the columns that it can show."""
-        found: list[str] = self.tail.rows.schema.names
-        return found
+        return frozenset(self.tail.rows.schema.names)
 
     def nearest(self, direction: Vectors, k: int, chosen: tuple[Among, Among] | None) -> list[tuple[int, float]]:
         """Return the row ids of the `k` nearest, with their cosines, best first; of equal ones the first rows first.
@@ -223,15 +224,11 @@ class Hot:
         """Return columns of rows that `nearest` has found, in their order."""
         wanted = np.asarray(ids, np.int64)
         in_tail = self.tail.places(wanted)
-        in_base = self.base.pile.places(wanted)
-        found: list[dict[str, Any]] = [{}] * len(ids)
-        for pile, places in ((self.base.pile, np.where(in_tail < 0, in_base, -1)), (self.tail, in_tail)):
-            here = np.flatnonzero(places >= 0)
-            if len(here):
-                taken = pile.rows.select(list(names)).take(pa.array(places[here])).to_pylist()
-                for at, row in zip(here.tolist(), taken, strict=True):
-                    found[at] = row
-        return found
+        if (in_tail < 0).all():
+            return self.base.pile.told(self.base.pile.places(wanted), names)
+        found = iter(self.tail.told(in_tail[in_tail >= 0], names))
+        others = iter(self.base.pile.told(self.base.pile.places(wanted[in_tail < 0]), names))
+        return [next(found if at >= 0 else others) for at in in_tail.tolist()]
 
 
 def refreshed(base: Base, dataset: Any, column: str, *, most_stale: float) -> Hot | None:
@@ -242,7 +239,7 @@ def refreshed(base: Base, dataset: Any, column: str, *, most_stale: float) -> Ho
     """
     pile, shown = base.pile, base.pile.rows.schema.names
     stands, tail = np.zeros(len(pile.ids), bool), list[_Some]()
-    most = most_stale * len(pile.ids)
+    most = max(most_stale * len(pile.ids), FEW)
     for fragment in dataset.get_fragments():
         files, deletions = _marks(fragment)
         before, start, stop = base.fragments.get(files, ("", 0, 0))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import ColumnOrdering
@@ -29,8 +30,9 @@ from raycluster.lake.table import LIVE, Table, require_column
 from raycluster.lake.view import View
 
 __all__ = ["ANSWER", "MOST_HITS", "Answer", "Facets", "Mode", "Page", "Question"]
-__all__ += ["count", "facets", "like", "row", "rows", "search", "thumbnail"]
+__all__ += ["count", "facets", "is_at_hand", "like", "row", "rows", "search", "thumbnail"]
 
+_AT_ONCE = 100  # hits that are found and told in a millisecond
 _FACET_ROWS = 65_536  # rows a batch: half a megabyte of dictionary indices a column
 _TOP = 50  # values of a column that are told
 _MOST_VALUES = 10_000  # different values of a column that are counted; one with more is no facet
@@ -76,12 +78,31 @@ def search(table: Table, question: Question, *, access: Access = EVERYTHING) -> 
         Forbidden: it would choose rows by a column that is masked.
     """
     view = View.open(table, question.version, access)
-    shown = (one for one in question.shown if one in view.schema.names)
-    question = replace(question, columns=tuple(dict.fromkeys((*question.columns, *shown))))
+    question = _whole(view, question)
     _require_sense(view, question)
     hits, more = ranked(view, question)
     after = question.offset + question.k
     return Answer(version=view.version, hits=hits, next=after if more and after < MOST_HITS else None)
+
+
+def is_at_hand(table: Table, question: Question, *, access: Access = EVERYTHING) -> bool:
+    """Tell whether `search` needs nothing but what this process holds in memory, and is over at once."""
+    hot = table.hot(question.version).get(question.column)
+    if hot is None or question.mode != "vector" or question.group or question.explain or question.highlight:
+        return False
+    view = View.open(table, question.version, access)
+    return (
+        question.filter is None
+        and question.offset + question.k <= _AT_ONCE
+        and view.chooses_at_hand(hot)
+        and view.shows_at_hand(_whole(view, question).columns, hot)
+    )
+
+
+def _whole(view: View, question: Question) -> Question:
+    """Return a question with the columns that it wants where a dataset has them."""
+    shown = [one for one in question.shown if one in view.schema.names]
+    return replace(question, columns=tuple(dict.fromkeys((*question.columns, *shown)))) if shown else question
 
 
 def _require_sense(view: View, question: Question) -> None:
@@ -121,7 +142,7 @@ def _require_vector(view: View, question: Question) -> None:
             where="vector",
             fix="embed the question with the encoder that made the column",
         )
-    largest = max((abs(float(value)) for value in question.vector), default=0.0)
+    largest = float(np.abs(np.asarray(question.vector, np.float64)).max(initial=0.0))
     if not (math.isfinite(largest) and largest > 0):
         raise InvalidUse("the vector is zero or not finite, so it points nowhere", where="vector")
 

@@ -68,6 +68,10 @@ class Table:
             f"dataset {self.name!r} has no version {version!r}", fix=f"list them: raycluster datasets {self.name}"
         )
 
+    def columns_of(self, dataset: Any) -> pa.Schema:
+        """Return the columns of a version that is open, as Lance has them."""
+        return dataset.schema
+
     def hot(self, version: int | str | None) -> Mapping[str, Any]:  # noqa: ARG002
         """Return the indexes (`hot.py`) that this process holds of a version, by column; none but in `follow.py`."""
         return {}
@@ -254,12 +258,13 @@ def require_column(dataset: Any, name: str, where: str) -> pa.Field:
     Raises:
         InvalidUse: no such column; says the nearest.
     """
-    names = dataset.schema.names
-    fields = {one.name: one for one in dataset.schema}
+    schema = dataset.schema
+    inside = schema
     for part in name.split("."):
-        if part not in fields:
-            fix = unknown("column", part, list(fields) or names).fix
-            raise InvalidUse(f"there is no column {name!r}", where=where, fix=fix)
-        found = fields[part]
-        fields = {one.name: one for one in found.type} if pa.types.is_struct(found.type) else {}
+        at = -1 if inside is None else inside.get_field_index(part)
+        if at < 0:
+            near = [one.name for one in inside] if inside is not None else schema.names
+            raise InvalidUse(f"there is no column {name!r}", where=where, fix=unknown("column", part, near).fix)
+        found = inside.field(at)
+        inside = found.type if pa.types.is_struct(found.type) else None
     return found

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from raycluster.errors import Forbidden, InvalidUse, LakeError, RayclusterError
 from raycluster.lake import store
-from raycluster.lake.access import EVERYTHING, Access
+from raycluster.lake.access import Access
 from raycluster.lake.columns import is_blob
 from raycluster.lake.expression import Condition, condition, wrong
 from raycluster.lake.hot import ROW, Hot
@@ -38,7 +38,8 @@ class View:
 
     name: str
     dataset: Any
-    access: Access = EVERYTHING
+    access: Access
+    schema: pa.Schema  # as Lance has it
     hot: Mapping[str, Hot] = field(default_factory=dict, repr=False, compare=False)  # by column
 
     @classmethod
@@ -48,17 +49,13 @@ class View:
         Raises:
             NotFound: no such dataset or version.
         """
-        return cls(table.name, table.open(version, cached=True), access, table.hot(version))
+        dataset = table.open(version, cached=True)
+        return cls(table.name, dataset, access, table.columns_of(dataset), table.hot(version))
 
     @property
     def version(self) -> int:
         """Return the number of the version."""
         return int(self.dataset.version)
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """Return the columns as Lance has them."""
-        return self.dataset.schema
 
     @cached_property
     def readable(self) -> list[str]:
@@ -151,13 +148,22 @@ class View:
             return None
         return hot.among(where, lambda: self.scan([], asked, filter=own)[ROW].to_numpy().astype(np.int64))
 
+    def chooses_at_hand(self, hot: Hot) -> bool:
+        """Tell whether `among` reads nothing for a reader without a condition of their own."""
+        where = self.where(None)
+        return where is None or hot.remembers(where)
+
+    def shows_at_hand(self, columns: Sequence[str], hot: Hot) -> bool:
+        """Tell whether `shown` reads nothing."""
+        return set(columns) <= hot.names and not (self.masks and any(self.hides(name) for name in columns))
+
     def shown(self, ids: Sequence[int], columns: Sequence[str], hot: Hot) -> list[dict[str, Any]]:
         """Return columns of rows that were found in memory: from there where they lie there, and nothing is masked.
 
         Raises:
             LakeError: as `scan`.
         """
-        if set(columns) <= set(hot.names) and not any(self.hides(name) for name in columns):
+        if self.shows_at_hand(columns, hot):
             return hot.rows(ids, columns)
         if not ids:
             return []

@@ -8,6 +8,7 @@ where it comes from: its peer, its `Host`, its `Origin`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -36,16 +37,19 @@ class OnlyHere:
 
 def _wrong(scope: Scope) -> str:
     """Return what shows that a request comes from elsewhere; nothing where it comes from here."""
-    client = scope.get("client")
-    if client is None or not _is_address(client[0]):  # a socket of this machine, or no network at all
+    client, headers = scope.get("client"), Headers(scope=scope)
+    return _says(None if client is None else client[0], headers.get("host", ""), headers.get("origin", ""))
+
+
+@lru_cache(maxsize=1024)  # mostly the same: 0.05 ms to work out
+def _says(client: str | None, host: str, origin: str) -> str:
+    if client is None or not _is_address(client):  # a socket of this machine, or no network at all
         return ""
-    if not is_loopback(client[0]):
+    if not is_loopback(client):
         return "without authentication only this machine is answered"
-    headers = Headers(scope=scope)
-    for name in ("host", "origin"):
-        said = headers.get(name, "")
-        host = urlsplit(said if "//" in said else f"//{said}").hostname
-        if said and not (host and is_loopback(host)):
+    for name, said in (("host", host), ("origin", origin)):
+        named = urlsplit(said if "//" in said else f"//{said}").hostname
+        if said and not (named and is_loopback(named)):
             return f"the {name} {said[:100]!r} is not this machine"
     return ""
 

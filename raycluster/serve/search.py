@@ -1,6 +1,6 @@
 """A question over HTTP becomes hits, of one dataset or of several; a dataset's columns become counts of their values.
 
-A model runs elsewhere (`Context.embed`), the search in a thread: neither holds up other requests.
+A model runs elsewhere (`Context.embed`), a search that reads in a thread: neither holds up other requests.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.concurrency import run_in_threadpool
 
@@ -22,10 +21,11 @@ from raycluster.lake import query
 from raycluster.lake.query import MOST_HITS, Mode
 from raycluster.lake.sql import is_whole
 from raycluster.lake.table import LIVE
-from raycluster.search import Embedded, Question, answer, answer_all
+from raycluster.search import Embedded, Question, answer, answer_all, is_at_hand
 from raycluster.serve import trace
 from raycluster.serve.context import Seen
 from raycluster.serve.datasets import Name
+from raycluster.serve.quick import Quick
 from raycluster.serve.reply import reply
 from raycluster.serve.rows import Columns, Version
 from raycluster.serve.sent import Sent
@@ -168,27 +168,30 @@ class Counted(Of):
     facets: dict[str, list[Value]]
 
 
-@router.post("/v1/datasets/{name}/search", response_model=Found)
-async def search(visit: Visitor, name: Name, asked: AskedOne) -> JSONResponse:
+async def search(visit: Visitor, name: Name, asked: AskedOne) -> Response:
     """Search a dataset, across modalities.
 
     `score` is the cosine similarity (mode vector), BM25 (text), or the weighted sum of reciprocal ranks (hybrid).
     `next` is the `offset` of the next page, null after the last.
     """
-    seen = await run_in_threadpool(visit.read, name, asked.version)
+    if visit.is_at_hand(name, asked.version):
+        seen = visit.read(name)
+    else:
+        seen = await run_in_threadpool(visit.read, name, asked.version)
     question = asked.question(asked.version)
     embedded = await _embedded(visit, seen, question)
 
-    def work() -> JSONResponse:
+    def work() -> Response:
         with _timed(visit, name, question):
             found = answer(seen.table, question, embedded, access=seen.access)
         return reply(found)
 
+    if is_at_hand(seen.table, question, embedded, access=seen.access):
+        return work()  # in less time than a thread takes to begin
     return await run_in_threadpool(work)
 
 
-@router.post("/v1/search", response_model=FoundInSeveral)
-async def search_several(visit: Visitor, asked: AskedSeveral) -> JSONResponse:
+async def search_several(visit: Visitor, asked: AskedSeveral) -> Response:
     """Search several datasets at once; each hit says its `dataset`.
 
     Ranked by `score` where the question is the same vector in all of them, else by reciprocal rank in each.
@@ -199,7 +202,7 @@ async def search_several(visit: Visitor, asked: AskedSeveral) -> JSONResponse:
     embedded = await asyncio.gather(*(_embedded(visit, one, question) for one in seen))
     parts = [(one.table, made, one.access) for one, made in zip(seen, embedded, strict=True)]
 
-    def work() -> JSONResponse:
+    def work() -> Response:
         with _timed(visit, _SEVERAL, question):
             found = answer_all(parts, question)
         return reply(found)
@@ -214,7 +217,7 @@ def facets(
     columns: Columns = "modality",
     filter: Annotated[str | None, Query(description="an SQL condition")] = None,  # noqa: A002
     version: Version = LIVE,
-) -> JSONResponse:
+) -> Response:
     """Count the rows that you may see, and those that have each of the most frequent values of some columns."""
     seen = visit.read(name, version)
     wanted = [one.strip() for one in (columns or "").split(",") if one.strip()]
@@ -222,6 +225,13 @@ def facets(
         raise TooLarge(f"{len(wanted)} columns; {_MOST_FACETS} is the most", where="columns")
     found = query.facets(seen.table, wanted, filter=filter, version=version, access=seen.access)
     return reply({"dataset": name, "version": found.version, "rows": found.rows, "facets": found.facets})
+
+
+for _path, _endpoint, _model in (
+    ("/v1/datasets/{name}/search", search, Found),
+    ("/v1/search", search_several, FoundInSeveral),
+):
+    router.add_api_route(_path, _endpoint, methods=["POST"], response_model=_model, route_class_override=Quick)
 
 
 async def _embedded(visit: Visit, seen: Seen, question: Question) -> Embedded | None:

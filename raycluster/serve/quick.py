@@ -1,0 +1,81 @@
+"""An endpoint that takes a visit, a dataset's name and a JSON body is called with them, and with nothing in between.
+
+FastAPI works out each time what an endpoint wants, parses the body into Python values and those into a model: 0.4 ms of
+a core, more than a search in memory takes. Here the body's bytes become the model at once. The API's document is
+FastAPI's own, from the endpoint's signature; so are the errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, get_type_hints
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from raycluster.serve.visit import visited
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Quick(APIRoute):
+    """A route whose endpoint is `(visit, asked)`, or `(visit, name, asked)` where its path names a dataset."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        endpoint, model = self.endpoint, get_type_hints(self.endpoint)["asked"]
+
+        async def handle(request: Request) -> Response:
+            visit = await visited(request)
+            asked = await read(request, model)
+            answer: Response = await endpoint(visit, *request.path_params.values(), asked)
+            return answer
+
+        return handle
+
+
+async def read(request: Request, model: type[Model]) -> Model:
+    """Return a request's body.
+
+    Raises:
+        RequestValidationError: it is no JSON, or not what is wanted; as FastAPI says it.
+    """
+    body = await request.body()
+    is_json = _is_json(request.headers.get("content-type", ""))  # else a page of another site could send it unasked
+    try:
+        if is_json and body:
+            return model.model_validate_json(body)
+        return model.model_validate(body or None)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        if problems[0]["type"] == "json_invalid":
+            return _again(body, model)
+        raise _wrong(problems) from error
+
+
+def _again(body: bytes, model: type[Model]) -> Model:
+    """Read what pydantic's own parser takes for no JSON: Python's takes half a character, say."""
+    try:
+        said = json.loads(body)
+    except json.JSONDecodeError as error:
+        problem = {"type": "json_invalid", "loc": (error.pos,), "msg": "JSON decode error", "input": {}}
+        raise _wrong([problem]) from error
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "There was an error parsing the body") from error
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        raise _wrong(error.errors(include_url=False)) from error
+
+
+def _wrong(problems: Any) -> RequestValidationError:
+    return RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in problems])
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind.startswith("application/") and (kind == "application/json" or kind.endswith("+json"))
