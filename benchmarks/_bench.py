@@ -30,7 +30,8 @@ from _corpus import Corpus
 
 Arm = Callable[[Path, Path], str]
 HERE = Path(__file__).parent
-CORES = len(os.sched_getaffinity(0))
+_CORES = "RAYCLUSTER_BENCHMARK_CORES"  # environment: of an arm's process, fewer than there are
+CORES = int(os.environ.get(_CORES, len(os.sched_getaffinity(0))))
 _PACKAGES = ("ray", "torch", "onnxruntime", "pylance", "daft")
 
 
@@ -51,7 +52,7 @@ class Question:
         """Run the whole benchmark, or, as the process that it starts, its arms."""
         chosen = self._arguments()
         if chosen.table:
-            print(table([json.loads(line) for line in chosen.table.read_text().splitlines()]))
+            print(tables([json.loads(line) for line in chosen.table.read_text().splitlines()]))
         elif chosen.be:
             self._be()
         else:
@@ -70,7 +71,7 @@ class Question:
         parser.add_argument("--repetitions", type=int, default=3)
         parser.add_argument("--arms", type=lambda text: text.split(","), default=list(self.arms))
         parser.add_argument("--table", type=Path, help="make a table of a file of JSON lines, run nothing")
-        parser.add_argument("--together", action="store_true", help="only hold outputs together, in one process")
+        parser.add_argument("--together", action="store_true", help="only compare outputs, of one process and core")
         parser.add_argument("--be", action="store_true", help=argparse.SUPPRESS)
         return parser.parse_args(sys.argv[1 + len(self.words) :])
 
@@ -84,6 +85,8 @@ class Question:
 
     def _lines(self, chosen: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]]:
         folders = {size: self.corpus.folder_of(size) for size in chosen.sizes}
+        if unknown := [arm for arm in chosen.arms if arm not in self.arms]:
+            raise SystemExit(f"no such arm here: {', '.join(unknown)}; there are {', '.join(self.arms)}")
         arms = list(dict.fromkeys([next(iter(self.arms)), *chosen.arms]))  # without the first there is no measure
         if chosen.together:
             yield from self._together(arms, folders[chosen.sizes[0]], scratch)
@@ -118,7 +121,7 @@ class Question:
     def _together(self, arms: Sequence[str], folder: Path, scratch: Path) -> Iterator[dict[str, Any]]:
         """Do one job of every arm in one process, and say how many rows were equal: no clock is worth reading."""
         expected: Any = None
-        with _Process(self, scratch) as process:
+        with _Process(self, scratch, **{_CORES: "1"}) as process:
             for arm in arms:
                 found = self._read(arm, process.do(arm, folder))
                 expected = found if expected is None else expected
@@ -141,8 +144,8 @@ class Question:
 class _Process:
     """A process that does the jobs of arms, and what it takes."""
 
-    def __init__(self, question: Question, scratch: Path) -> None:
-        self.question = question
+    def __init__(self, question: Question, scratch: Path, **environment: str) -> None:
+        self.question, self.environment = question, environment
         self.out = self.scratch = Path(tempfile.mkdtemp(dir=scratch))
         self.tree = _tree.Tree()
 
@@ -152,6 +155,7 @@ class _Process:
         left_out = ("RAY_ADDRESS", "OMP_NUM_THREADS", "RAYCLUSTER_LAKE")
         environment = {key: value for key, value in os.environ.items() if key not in left_out}
         environment |= {"PYTHONPATH": path, "RAY_AUTH_MODE": "disabled", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+        environment |= self.environment
         command = [sys.executable, str(self.question.file), *self.question.words, "--be"]
         ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": self.scratch}
         self.started = time.time()  # seconds since 1970, as the times of versions are
@@ -273,9 +277,15 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-_COLUMNS = ("arm", "rows/s", "warm, of the first arm's time", "marginal", "cold", "cold s", "first row s")
+_COLUMNS = ("arm", "rows/s", "warm", "marginal", "cold", "cold s", "first row s: cold, warm")
 _COLUMNS += ("start-up s", "job s", "CPU ms a row", "peak MiB")
 _HEAD = f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}"
+
+
+def tables(lines: list[dict[str, Any]]) -> str:
+    """Return a table for each benchmark."""
+    names = dict.fromkeys(line["benchmark"] for line in lines)
+    return "\n\n".join(table([line for line in lines if line["benchmark"] == name]) for name in names)
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -312,7 +322,8 @@ def _row(arm: str, jobs: Mapping[str, list[dict[str, Any]]], base: Mapping[str, 
 
     rate = statistics.median(run["rows"] / run["wall_s"] for run in jobs["warm"])
     cells = [arm, f"{rate:.1f}", times("warm", "wall_s"), times("warm", "marginal_rows_per_s")]
-    cells += [times("cold", "wall_s"), middle("wall_s", "cold"), middle("first_row_s", "cold")]
+    cells += [times("cold", "wall_s"), middle("wall_s", "cold")]
+    cells += [f"{middle('first_row_s', 'cold')}, {middle('first_row_s')}"]
     cells += [
         middle("startup_s"),
         middle("job_s"),
