@@ -8,8 +8,9 @@ memory and bisecting one that fails (one bad row never costs its batch) happen h
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -150,6 +151,23 @@ def _square(buffer: pa.Buffer) -> npt.NDArray[np.uint8]:
     # pixels: (side, side, rgb) uint8
     side = round((buffer.size / 3) ** 0.5)
     return np.frombuffer(buffer, np.uint8).reshape(side, side, 3)
+
+
+def stacked(images: Sequence[npt.NDArray[np.uint8]], most: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Iterate over stacks of neighbouring images of one side, in order, copied once.
+
+    Shapes: n times (side, side, rgb) -> (at most `most`, side, side, rgb)
+    """
+    for _, same in groupby(images, key=len):
+        alike = list(same)
+        for start in range(0, len(alike), most):
+            yield np.stack(alike[start : start + most])
+
+
+def unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return vectors (row, width) at length 1; one of nothing stays so."""
+    lengths: npt.NDArray[np.float32] = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors / lengths
 
 
 def _is_out_of_memory(error: Exception) -> bool:

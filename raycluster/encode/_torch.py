@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from raycluster.encode import Sound, stacked
 from raycluster.fetch import sha256_of
 
 if TYPE_CHECKING:
     import torch
 
-    from raycluster.encode import Sound
-
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+# What a machine has whose driver lets programs use a GPU: NVIDIA's, NVIDIA's in Windows, AMD's.
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+
+
+def has_gpu() -> bool:
+    """Say whether this worker was given a GPU; where no driver is, torch is not imported to find that out."""
+    return any(map(os.path.exists, _DRIVERS)) and device().type == "cuda"
+
+
+def on_cpu(precision: str) -> bool:
+    """Say whether a network is computed in float32 on a CPU, which ONNX Runtime does faster than torch."""
+    if has_gpu():
+        return False
+    return precision == "float32" or (precision == "auto" and str(dtype_of(precision)) == "torch.float32")
 
 
 def device() -> torch.device:
@@ -77,12 +91,8 @@ def stacks(
     where = device()
     # A core's cache holds the activations of few images: 4 at a time were 1.3 times as fast as 32 with Lite0.
     most = 4 if where.type == "cpu" else len(pixels)
-    for _, same in groupby(pixels, key=len):
-        images = list(same)
-        for start in range(0, len(images), most):
-            # stack: (image, side, side, rgb) uint8, copied once; bytes, not floats, travel to a GPU
-            stack = torch.from_numpy(np.stack(images[start : start + most])).to(where)
-            # images: (image, rgb, side, side), the same memory order
-            channels = stack.permute(0, 3, 1, 2).to(dtype)
-            shift, scale = (torch.tensor(values, device=where, dtype=dtype).view(3, 1, 1) for values in (mean, std))
-            yield (channels / 255 - shift) / scale
+    for stack in stacked(pixels, most):
+        # images: (image, rgb, side, side), the same memory order; bytes, not floats, travel to a GPU
+        channels = torch.from_numpy(stack).to(where).permute(0, 3, 1, 2).to(dtype)
+        shift, scale = (torch.tensor(values, device=where, dtype=dtype).view(3, 1, 1) for values in (mean, std))
+        yield (channels / 255 - shift) / scale

@@ -52,12 +52,31 @@ def test_sides_may_mix_in_one_batch(encode, photo) -> None:
         assert vector == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.parametrize("side", [96, 224, 225, 300])
+def test_both_runtimes_compute_the_same(side: int, photo) -> None:
+    pixels = [photo(name, side) for name in NAMES]
+    for mine, other in zip(
+        *(next(iter(make(pixels))) for make in (_lite0._on_cpu(), _lite0._on_torch("float32"))), strict=True
+    ):
+        # features up to 6, logits up to 12, in sums of 1280 products
+        assert np.abs(mine - other).max() < 1e-4
+        assert mine.argmax(1).tolist() == other.argmax(1).tolist()
+        cosines = (mine * other).sum(1) / (np.linalg.norm(mine, axis=1) * np.linalg.norm(other, axis=1))
+        assert cosines.min() > 0.99999
+
+
+def test_other_precisions_are_near(encode, photo) -> None:
+    mine, other = encode([photo(NAMES[0])]), Efficientnet(dtype="bfloat16").encoder()([photo(NAMES[0])])
+    assert other["label"] == mine["label"]
+    assert mine["efficientnet"][0] @ other["efficientnet"][0] > 0.98
+
+
 def test_padding_is_tensorflows() -> None:
     # One pixel of a 1 x 1 picture under a 3 x 3 kernel of stride 2 on 4 x 4: "same" puts no pixel left and top.
     kernel = torch.zeros(1, 1, 3, 3)
     kernel[0, 0, 0, 0] = 1
     picture = torch.arange(16.0).view(1, 1, 4, 4)
-    shrunk = _lite0._Convolution(kernel, torch.zeros(1), stride=2)(picture)
+    shrunk = _lite0.convolve(picture, kernel, torch.zeros(1), stride=2)
     assert shrunk[0, 0].tolist() == [[0, 2], [8, 10]]
 
 

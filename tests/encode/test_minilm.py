@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raycluster.encode import _bert, _minilm, unit
 from raycluster.encode._minilm import Minilm as Model
 from raycluster.encode.minilm import Minilm
 
@@ -42,6 +43,24 @@ def test_a_long_text_is_the_mean_of_its_windows_by_their_tokens(model: Model) ->
     first, second = " ".join(["apple"] * 254), " ".join(["river"] * 50)
     expected = 256 * model.embed([first])[0] + 52 * model.embed([second])[0]
     assert model.embed([f"{first} {second}"])[0] == pytest.approx(expected / np.linalg.norm(expected), abs=1e-5)
+
+
+def test_both_runtimes_compute_the_same() -> None:
+    random = np.random.default_rng(0)
+    lengths = np.array([3, 8, 8, 40, 256], np.int32)
+    ids = random.integers(1000, 20_000, (5, 256), np.int32) * (np.arange(256) < lengths[:, None])
+    for few in (slice(0, 1), slice(1, 3), slice(0, 5)):
+        longest = lengths[few][-1]
+        mine, other = (run(ids[few, :longest], lengths[few]) for run in (_bert._on_cpu(), _bert._on_torch("float32")))
+        assert np.abs(unit(mine) - unit(other)).max() < 1e-5
+        assert (unit(mine) * unit(other)).sum(1).min() > 0.99999
+
+
+def test_calls_are_bounded_and_lose_nothing() -> None:
+    windows = [(owner, [0] * length) for owner, length in enumerate((1, 2, 2, 3, 6, 9, 20, 20))]
+    calls = list(_minilm._calls(windows, 12))
+    assert [window for call in calls for window in call] == windows
+    assert [len(call) for call in calls] == [4, 1, 1, 1, 1]
 
 
 def test_bfloat16_is_near(model: Model) -> None:
