@@ -189,7 +189,7 @@ class _Process:
             wall = time.time() - started
             used = self.tree.cpu_seconds - used
         rows, first = _landed(uri)
-        taken = {"wall_s": round(wall, 3), "first_row_s": round(first - started, 2), "cpu_s": round(used, 2)}
+        taken = {"wall_s": round(wall, 3), "first_row_s": round(first - started, 3), "cpu_s": round(used, 2)}
         return taken | {"peak_mib": self.tree.peak_bytes >> 20, "rows": rows, "load_before": round(load, 2)}, uri
 
 
