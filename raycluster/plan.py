@@ -32,6 +32,9 @@ STATES: tuple[State, ...] = get_args(State)
 _SHARDS_A_WORKER = 8
 _SHARD_OBJECTS = 2048
 _SHARD_BYTES = 1 << 30
+# Each worker's first shard is no larger: the first rows are committed when one is done. 32 objects are half a second
+# of a model that takes 15 ms, and one fragment more a worker.
+_FIRST_OBJECTS = 32
 # A driver takes 8 ms for each shard, and every commit names each one's fragment: beyond so many (of 134 million
 # objects, or 70 TB), shards grow instead.
 _MOST_SHARDS = 1 << 16
@@ -159,10 +162,18 @@ def shards(plan: Plan, *, sequential: bool) -> Iterator[pa.Table]:
     source (rows of a table) is cut in order instead, because neighbours are read together.
     """
     todo = plan.todo.select([*OBJECT.names, "object_id"])
+    workers = plan.pools[0].actors
+    number = min(todo.num_rows, max(workers * _SHARDS_A_WORKER, _fragments(plan, todo.num_rows)))
+    first = workers if todo.num_rows > 4 * _FIRST_OBJECTS * number else 0
+    yield from _dealt(todo.slice(0, first * _FIRST_OBJECTS), first, sequential=sequential)
+    yield from _dealt(todo.slice(first * _FIRST_OBJECTS), number, sequential=sequential)
+
+
+def _dealt(todo: pa.Table, number: int, *, sequential: bool) -> Iterator[pa.Table]:
+    """Cut objects into a number of shards whose sizes differ by one at most."""
     objects = todo.num_rows
-    if not objects:
+    if not number:
         return
-    number = min(objects, max(plan.pools[0].actors * _SHARDS_A_WORKER, _fragments(plan, objects)))
     rounds = number if sequential else min(number, ceil(objects / _DEALT_OBJECTS))
     for first, last in pairwise(number * index // rounds for index in range(rounds + 1)):
         start, stop = objects * first // number, objects * last // number

@@ -20,7 +20,6 @@ from raycluster.cli.frame import (
     verb,
 )
 from raycluster.errors import InvalidFile, InvalidUse, RayclusterError, RolledBack
-from raycluster.stage import unknown
 
 if TYPE_CHECKING:
     from raycluster.account.terms import Terms
@@ -157,6 +156,8 @@ def replay(dataset: str, lake: str, address: str | None, as_json: bool, **asked:
 
 def _declared(lake: Lake, dataset: str, name: str | None) -> str:
     """Return the YAML of the workload that a dataset's last run declared."""
+    from raycluster.stage import unknown
+
     runs = lake.table(dataset).last_runs()
     if name is None and len(runs) > 1:
         raise InvalidUse(f"{dataset!r} is written by {', '.join(sorted(runs))}", fix="choose one: --workload NAME")
