@@ -1,47 +1,47 @@
-"""A Lance dataset becomes an HTTP search, in the fewest lines: what a team writes before it needs anything else.
+"""An index in memory becomes an HTTP search in the fewest lines, and the fewest instructions: uvicorn and faiss.
 
-FastAPI under uvicorn, the same index asked with the same parameters, the same encoder in the process. No policy, no
-bounds, no versions to follow, no metrics; whoever can reach it sees everything.
+One ASGI function: no framework between the server and the search. The same graph file as raycluster's gateway maps, the
+same candidates, the same columns of each hit, from a list of Python dictionaries; the same encoder in the process. No
+policy, no bounds, no versions to follow, no metrics, no tracing; whoever can reach it sees everything.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
-import lance
+import faiss
 import numpy as np
-from fastapi import FastAPI
-from pydantic import BaseModel
+import orjson
 
 from raycluster.encode._minilm import Minilm
-from raycluster.lake.rank import _PROBES, _REFINE
-
-COLUMNS = ("id", "uri", "text", "_distance")
+from raycluster.lake.hot import Base
 
 
-class Asked(BaseModel):
-    """What a request holds: a vector, or a text."""
-
-    vector: list[float] | None = None
-    text: str | None = None
-    k: int = 10
-
-
-def application() -> FastAPI:
-    """Return the application over the dataset that the environment names."""
-    dataset = lance.dataset(os.environ["BENCHMARK_DATASET"], version="live")
-    for index in dataset.describe_indices():
-        dataset.prewarm_index(index.name)
+def application() -> Any:
+    """Return the application over the base that the environment names."""
+    base = Base.open(Path(os.environ["BENCHMARK_BASE"])).pile
+    index = faiss.read_index(str(Path(os.environ["BENCHMARK_BASE"]) / "index.faiss"))
+    index.hnsw.efSearch = base.breadth
+    rows = [{name: row[name] for name in row if name != "object_id"} for row in base.rows.to_pylist()]
     model = Minilm()
     model.embed(["warm"])
-    app = FastAPI()
 
-    @app.post("/search")
-    def search(asked: Asked) -> dict[str, Any]:
-        vector = model.embed([asked.text])[0] if asked.text else np.asarray(asked.vector, np.float32)
-        nearest = {"column": "vector", "q": vector, "k": asked.k, "metric": "cosine"}
-        nearest |= {"minimum_nprobes": _PROBES, "refine_factor": _REFINE}
-        return {"hits": dataset.to_table(columns=list(COLUMNS), nearest=nearest).to_pylist()}
+    async def search(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        asked = orjson.loads(body)
+        vector = model.embed([asked["text"]])[0] if "text" in asked else asked["vector"]
+        scores, places = index.search(np.asarray([vector], np.float32), asked["k"])
+        hits = [rows[at] | {"score": score} for at, score in zip(places[0].tolist(), scores[0].tolist(), strict=True)]
+        answer = orjson.dumps({"hits": hits})
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
 
-    return app
+    return search

@@ -1,8 +1,8 @@
 """What does HTTP cost on top of a search, and where does raycluster stand among those who search?
 
 A hundred thousand real texts with real vectors, ten hits each. Three things in one run: recall against brute force;
-latency of one client, by vector and by text; throughput of many, against a bare FastAPI application with as many
-processes over the same index. See README.md.
+latency of one client, by vector and by text; throughput of many, against uvicorn and faiss with as many processes and
+nothing else, and against a deployment of Ray Serve that does not search. See README.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
+import _floor
 import _glosses
 import _inside
 import numpy as np
@@ -34,11 +36,13 @@ from _load import Taken, flood
 from raycluster.lake.lake import Lake
 
 HERE = Path(__file__).resolve().parent
-OURS, SERVED, BARE = "raycluster", "raycluster, served", "bare FastAPI"
+OURS, SERVED, BARE, FLOOR = "raycluster", "raycluster, served", "bare uvicorn + faiss", "Serve's floor"
+SLOW = "qdrant local"  # seconds a question: one client shows it
 TEXTS = 50  # a round, each new to everybody
 CLIENTS = (8, 32)
 REPLICAS = (1, 2)
-_START_SECONDS = 180
+_START_SECONDS = 240
+_HELD = "raycluster_hot_rows"  # the metric that tells when a gateway answers from memory
 _ENOUGH = 60  # seconds; a round of questions is over before
 
 
@@ -96,7 +100,7 @@ class Bench:
         self.corpus, self.lake, self.scratch, self.seconds = corpus, lake, scratch, seconds
         by_vector, self.by_text = _inside.raycluster(lake)
         self.inside = [Arm(OURS, by_vector)]
-        self.inside += [Arm(name, ask) for name, ask in _inside.rivals(corpus, scratch).items()]
+        self.inside += [Arm(name, ask) for name, ask in _inside.rivals(corpus, lake, scratch).items()]
         self.by_text("warm")
         self.vectors = corpus.questions.tolist()
         self.unseen = iter(corpus.unseen)
@@ -121,26 +125,26 @@ class Bench:
         for arm in _turns([*self.inside, *served], round_):
             yield self._line(arm, "vector", self.vectors, 1, self.seconds) | {"round": round_}
         texts = [next(self.unseen) for _ in range(TEXTS)]
-        for arm in _turns([Arm(OURS, self.by_text), *served], round_):
+        for arm in _turns([Arm(OURS, self.by_text), *(one for one in served if one.name != FLOOR)], round_):
             yield self._line(arm, "text", texts, 1, _ENOUGH) | {"round": round_}
         yield self._line(served[0], "text again", texts, 1, _ENOUGH) | {"round": round_}
 
     def throughput(self, round_: int, served: Sequence[Arm], replicas: int) -> Iterator[dict[str, Any]]:
         """Yield lines of several clients who ask without a pause; texts are new ones to each."""
-        inside = self.inside if replicas == 1 else []
+        inside = [one for one in self.inside if one.name != SLOW] if replicas == 1 else []
         for clients in CLIENTS:
             for arm in _turns([*inside, *served], round_):
                 seconds = self.seconds / 2 if arm.ask else self.seconds
                 line = self._line(arm, "vector", self._many(seconds), clients, seconds)
                 yield line | {"round": round_, "replicas": replicas}
-        for arm in _turns(served, round_):
+        for arm in _turns([one for one in served if one.name != FLOOR], round_):
             texts = [next(self.unseen) for _ in range(int(self.seconds * 200))]
             line = self._line(arm, "text", texts, CLIENTS[0], self.seconds)
             yield line | {"round": round_, "replicas": replicas}
 
     def _many(self, seconds: float) -> list[list[float]]:
         """Return more questions than anybody answers in the time."""
-        return self.vectors * int(1 + seconds * 2000 / len(self.vectors))
+        return self.vectors * int(1 + seconds * 5000 / len(self.vectors))
 
     def _line(self, arm: Arm, what: str, questions: Sequence[Any], clients: int, seconds: float) -> dict[str, Any]:
         load, cpu = os.getloadavg()[0], arm.cpu()
@@ -170,11 +174,13 @@ class Bench:
             port = str(_free())
             bare = [sys.executable, "-m", "uvicorn", "_bare:application", "--factory", "--app-dir", str(HERE)]
             bare += ["--port", port, "--workers", str(replicas), "--no-access-log", "--log-level", "warning"]
-            dataset = {"BENCHMARK_DATASET": self.lake.table(_inside.NAME).uri}
-            rival = stack.enter_context(_started(bare, dataset))
+            files = {"BENCHMARK_BASE": str(_inside.base_folder(self.lake))}
+            rival = stack.enter_context(_started(bare, files))
             arms = [served, Arm(BARE, url=f"http://127.0.0.1:{port}/search", pid=rival.pid)]
+            arms.append(Arm(FLOOR, url=f"{url}{_floor.ROUTE}", pid=process.pid))
             for arm in arms:
                 self._warm(arm)
+            _wait_until_held(url, replicas)
             yield arms
 
     def _warm(self, arm: Arm) -> None:
@@ -188,6 +194,18 @@ class Bench:
                 if time.monotonic() > until:
                     raise
                 time.sleep(1)
+
+
+def _wait_until_held(url: str, replicas: int) -> None:
+    """Wait until every gateway has the vectors in memory."""
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        with urlopen(f"{url}/metrics") as page:
+            said = [line for line in page.read().decode().splitlines() if line.startswith(f"{_HELD}{{")]
+        if sum(float(line.split()[-1]) > 0 for line in said) == replicas:
+            return
+        time.sleep(0.5)
+    raise SystemExit(f"not every gateway has the vectors in memory: {said}")
 
 
 def _turns(arms: Sequence[Arm], round_: int) -> Sequence[Arm]:
@@ -228,6 +246,7 @@ def be(lake: str, replicas: int) -> None:
     from raycluster.serve.settings import Settings
 
     with Server(Settings(lake=lake, gateways=replicas, most_gateways=replicas), port=0) as server:
+        _floor.deploy(replicas)
         print(server.url, flush=True)
         sys.stdin.read()
 
@@ -241,7 +260,7 @@ def lines(chosen: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]]
     for replicas in REPLICAS:
         with bench.servers(replicas) as served:
             if replicas == 1:
-                yield from bench.recall([*bench.inside, *served])
+                yield from bench.recall([*bench.inside, *(one for one in served if one.name != FLOOR)])
             for round_ in range(chosen.repetitions):
                 if replicas == 1:
                     yield from bench.latency(round_, served)
@@ -252,14 +271,14 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     """Return the lines as tables in Markdown: medians of the rounds; ratios are taken within each."""
     said = ["| arm | recall@10 |", "|---|---|"]
     said += [f"| {line['arm']} | {line['recall']:.3f} |" for line in found if line["what"] == "recall"]
-    said += ["", "| one client | arm | p50 ms | p95 | p99 | CPU ms | p50 of raycluster's own |", "|" + "---|" * 7]
+    said += ["", "| one client | arm | p50 ms | p95 | p99 | CPU ms | p50 of bare uvicorn's |", "|" + "---|" * 7]
     single = [line for line in found if line.get("clients") == 1]
     for what, arm in dict.fromkeys((line["what"], line["arm"]) for line in single):
-        ours = _rounds(single, what.partition(" ")[0], OURS)
-        said.append(_row([f"by {what}", arm], _rounds(single, what, arm), ours, "p50_ms"))
+        bare = _rounds(single, what.partition(" ")[0], BARE)
+        said.append(_row([f"by {what}", arm], _rounds(single, what, arm), bare, "p50_ms"))
     said += [
         "",
-        "| replicas, clients | arm | p50 ms | p95 | p99 | CPU ms | per s | of bare FastAPI's |",
+        "| replicas, clients | arm | p50 ms | p95 | p99 | CPU ms | per s | of bare uvicorn's |",
         "|" + "---|" * 8,
     ]
     many = [line for line in found if line.get("clients", 1) > 1]
@@ -269,7 +288,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         for arm in dict.fromkeys(line["arm"] for line in some):
             cells = [f"{replicas}, {clients} by {what}", arm]
             said.append(_row(cells, _rounds(some, what, arm), _rounds(some, what, BARE), "per_s"))
-    shares = [line["load_share"] for line in many if line["arm"] in (SERVED, BARE)]
+    shares = [line["load_share"] for line in many if line["arm"] in (SERVED, BARE, FLOOR)]
     loads = [line["load_before"] for line in [*single, *many]]
     said += ["", f"The load generator took {max(shares, default=0):.2f} of a core at most."]
     said += [f"Load before a measurement: {min(loads)} to {max(loads)}, median {statistics.median(loads)}."]
@@ -292,8 +311,8 @@ def main() -> None:
     """Print one JSON line a measurement, and tables on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100_000, help="texts")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="how long a server is flooded")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3, help="how long a server is flooded")
     parser.add_argument("--lake", type=Path, help="where it lies from an earlier run, or shall stay")
     parser.add_argument("--table", type=Path, help="make tables of a file of JSON lines, run nothing")
     parser.add_argument("--be", nargs=2, help=argparse.SUPPRESS)

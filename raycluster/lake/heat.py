@@ -168,25 +168,25 @@ class Heat:
 
     def _base(self, name: str, dataset: Any) -> Base:
         """Return a base that is near enough to a version: one that another process has built, or a new one."""
-        place = self.folder / sha256(f"{dataset.uri} {VECTOR} {_FORMAT}".encode()).hexdigest()[:32]
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _locked(place):
-            for folder in sorted(place.glob("v*"), reverse=True):
+        here = place(self.folder, dataset.uri)
+        here.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _locked(here):
+            for folder in sorted(here.glob("v*"), reverse=True):
                 with suppress(OSError, ValueError, KeyError, RuntimeError):  # of another time, or half removed
                     base = Base.open(folder)
                     if _fits(base, dataset) and refreshed(base, dataset, VECTOR, most_stale=_REBUILT) is not None:
-                        os.utime(place)
+                        os.utime(here)
                         return base
             began = time.monotonic()
-            made = Path(tempfile.mkdtemp(dir=place, prefix=".making-"))
+            made = Path(tempfile.mkdtemp(dir=here, prefix=".making-"))
             try:
                 build(dataset, VECTOR, _shown(dataset), made, self._goes_on)
-                folder = place / f"v{time.time_ns()}"
+                folder = here / f"v{time.time_ns()}"
                 made.rename(folder)
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)
                 raise
-            for other in place.iterdir():  # who has mapped one keeps it until he lets it go
+            for other in here.iterdir():  # who has mapped one keeps it until he lets it go
                 if other.is_dir() and other != folder:
                     shutil.rmtree(other, ignore_errors=True)
             log.info("built the hot index of %s in %.1f s", name, time.monotonic() - began)
@@ -197,10 +197,15 @@ class Heat:
             raise _Stopped
 
     def _forget(self) -> None:
-        for place in self.folder.glob("*"):
+        for one in self.folder.glob("*"):
             with suppress(OSError):
-                if place.stat().st_mtime < time.time() - _FORGOTTEN:
-                    shutil.rmtree(place, ignore_errors=True)
+                if one.stat().st_mtime < time.time() - _FORGOTTEN:
+                    shutil.rmtree(one, ignore_errors=True)
+
+
+def place(folder: Path, uri: str) -> Path:
+    """Return where the bases of a dataset lie; each is a folder `v...`, the last one by name in use."""
+    return folder / sha256(f"{uri} {VECTOR} {_FORMAT}".encode()).hexdigest()[:32]
 
 
 def _shown(dataset: Any) -> list[str]:
@@ -222,8 +227,8 @@ def _estimate(dataset: Any) -> int:
 
 
 @contextmanager
-def _locked(place: Path) -> Iterator[None]:
+def _locked(here: Path) -> Iterator[None]:
     """Let one process of this machine at a time look for a base, or make one."""
-    with open(place / ".lock", "w") as file:
+    with open(here / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -77,7 +77,17 @@ class Figures:
             version.add_metric([name], number)
             if name in self._recalls:
                 recalls.add_metric([name], self._recalls[name])
-        return [version, recalls]
+        return [version, recalls, *self._hot()]
+
+    def _hot(self) -> list[Metric]:
+        state = gauge("hot_state", "1 for how a dataset's vectors are held in memory.", "dataset", "state")
+        rows = gauge("hot_rows", "Rows that are searched in memory.", "dataset")
+        size = gauge("hot_bytes", "What they take, about, shared by this machine's replicas.", "dataset")
+        for name, told in (self.follower.heat.told() if self.follower.heat else {}).items():
+            state.add_metric([name, told.state], 1)
+            rows.add_metric([name], told.rows)
+            size.add_metric([name], told.bytes)
+        return [state, rows, size]
 
     def _probe(self) -> None:
         for name in self.follower.versions():
