@@ -5,6 +5,7 @@ With no address and no cluster in sight, Ray starts on this machine: the embedde
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -87,6 +88,10 @@ def connect(address: str | None = None) -> Cluster:
                 ray.init(**options)
         except Exception as error:  # Ray raises plain ones too, as when a busy machine is slow
             raise _no_cluster(address, error) from error
+        # As Ray registers it, it waits half a second at Python's end for words of workers that are still to be printed
+        # (ray/_private/worker.py, 2.60): here none are.
+        atexit.unregister(ray.shutdown)
+        atexit.register(ray.shutdown)
     quieten()
     return describe()
 

@@ -9,6 +9,7 @@ from textwrap import dedent
 
 import pytest
 
+from raycluster.account.hook import VARIABLE
 from raycluster.engine.cluster import AUTOSCALER, NoCluster, _largest, connect, describe, here, joins_cluster
 from raycluster.errors import RayclusterError
 from raycluster.units import Resources
@@ -60,6 +61,21 @@ def test_a_connected_cluster_is_this_machine(cluster: object) -> None:
     assert describe() == connect()  # joins what is there
     assert describe().cpu == here().cpu
     assert describe().nodes[0].memory > 0
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_of_a_ray_that_is_started_here_have_meters_without_a_runtime_environment() -> None:
+    """Which would start each of them twice."""
+    import ray
+
+    @ray.remote
+    def facts() -> tuple[bool, dict[str, str]]:
+        from raycluster.account import meter
+
+        return meter.here() is not None, dict(ray.get_runtime_context().runtime_env)
+
+    assert ray.get(facts.remote()) == (True, {})
+    assert VARIABLE not in os.environ  # nor do the programs that this process starts have it
 
 
 @pytest.mark.usefixtures("cluster")
