@@ -163,7 +163,8 @@ def is_at_hand(table: Table, question: Question, embedded: Embedded | None, *, a
     """Tell whether `answer` has all it needs in memory, and takes a millisecond or less."""
     if embedded is None and question.id is not None:
         return False
-    return query.is_at_hand(table, _asked(question, embedded), access=access)
+    column = question.column if embedded is None else embedded.column
+    return query.is_at_hand(table, _asked(question, Embedded(column=column or "vector")), access=access)
 
 
 def _asked(question: Question, embedded: Embedded | None) -> query.Question:
@@ -172,7 +173,7 @@ def _asked(question: Question, embedded: Embedded | None) -> query.Question:
         embedded = Embedded(column=question.column or "vector", vector=question.vector)
     return query.Question(
         mode=question.mode,
-        vector=embedded.vector,
+        vector=None if embedded.vector is None else np.asarray(embedded.vector, np.float64),
         text=question.text or embedded.text,
         column=embedded.column,
         k=question.k,

@@ -86,6 +86,10 @@ def main() -> None:
         server.wait()
 
 
+# Before the second time that a request is sent again, as in `client/wire.py`; the first is at once.
+_PAUSE_SECONDS = 0.8
+
+
 @dataclass
 class Asked:
     """One answer under load."""
@@ -94,11 +98,15 @@ class Asked:
     seconds: float
     status: int  # 0: the connection failed
     version: int | None
-    again: bool = False  # asked a second time
+    again: bool = False  # asked more than once
 
 
 class Load:
-    """Clients that ask without pause, each over one connection, until they are told to stop."""
+    """Clients that ask without pause, each over one connection, until they are told to stop.
+
+    What fails they ask again so many times, after pauses as `raycluster.client` makes them: HAProxy sends a request to
+    a replica that has died until its checks have found that out, or Serve has said so.
+    """
 
     def __init__(self, url: str, path: str, body: dict[str, Any], *, clients: int = 4, retries: int = 0) -> None:
         self.url, self.path, self.body, self.retries = url, path, body, retries
@@ -110,6 +118,7 @@ class Load:
         with requests.Session() as session:
             while not self._stop.is_set():
                 for attempt in range(self.retries + 1):
+                    time.sleep(_PAUSE_SECONDS if attempt > 1 else 0)
                     one = self._once(session)
                     one.again = attempt > 0
                     if one.status == 200:

@@ -107,8 +107,14 @@ class Pile:
 
     def told(self, places: Numbers, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return columns of places, in their order."""
-        columns = [self.rows.column(name).take(pa.array(places)).to_pylist() for name in names]
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        columns = [self._columns[name] for name in names]
+        return [
+            {name: column[at].as_py() for name, column in zip(names, columns, strict=True)} for at in places.tolist()
+        ]
+
+    @cached_property
+    def _columns(self) -> dict[str, pa.Array]:
+        return dict(zip(self.rows.schema.names, self.rows.columns, strict=True))
 
     def is_cheaper_listed(self, places: int) -> bool:
         """Tell whether so many places are sooner compared one by one than found in the graph among all others."""

@@ -50,7 +50,7 @@ class Question:
     """What is asked of a dataset. `vector` for mode vector, `text` for mode text, both for hybrid."""
 
     mode: Mode = "vector"
-    vector: Sequence[float] | None = field(default=None, repr=False)
+    vector: Any = field(default=None, repr=False)  # numbers
     text: str | None = None
     column: str = "vector"  # in which space `vector` lies
     k: Annotated[int, Field(gt=0, le=MOST_HITS)] = 10

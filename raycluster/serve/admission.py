@@ -8,7 +8,6 @@ has begun it may take as long as the client reads.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -56,33 +55,26 @@ class Admission:
             await self._bounded(scope, body, send)
 
     async def _bounded(self, scope: Scope, body: _Body, send: Send) -> None:
-        answer = _Answer(send, stalled=self.stalled)
-        ended = anyio.Event()
-        failed: list[Exception] = []
-        since = anyio.current_time()
+        answer, late = _Answer(send, stalled=self.stalled), list[asyncio.Task[None]]()
+        # A thread cannot be interrupted. anyio waits for it, so that the room is free when the work has ended, not when
+        # it has been told to: otherwise threads would gather without bound. The client is told at once, meanwhile.
+        with anyio.CancelScope() as limit:
 
-        async def work() -> None:
+            def end() -> None:
+                if answer.replace():
+                    late.append(asyncio.ensure_future(told(_late(self.settings.timeout))(scope, body, send)))
+                    limit.cancel()
+
+            clock = _Clock(self.settings.timeout, end)
+            body.goes_on = lambda read: clock.prolong(self.settings.timeout + read / _SLOWEST)
+            answer.begins = clock.stop
             try:
                 async with self._turn():
                     await self.app(scope, body, answer)
-            except Exception as error:  # noqa: BLE001 - raised again below, alone and not in a group
-                failed.append(error)
             finally:
-                ended.set()
-
-        # A thread cannot be interrupted. anyio waits for it, so that the room is free when the work has ended, not when
-        # it has been told to: otherwise threads would gather without bound.
-        async with anyio.create_task_group() as group:
-            with anyio.CancelScope(deadline=since + self.settings.timeout) as limit:
-                body.goes_on = lambda read: _prolong(limit, since + self.settings.timeout + read / _SLOWEST)
-                answer.begins = lambda: _prolong(limit, math.inf)
-                group.start_soon(work)
-                await ended.wait()
-            if limit.cancelled_caught and answer.replace():
-                await told(_late(self.settings.timeout))(scope, body, send)
-                group.cancel_scope.cancel()
-        if failed:
-            raise failed[0]
+                clock.stop()
+        for one in late:
+            await one
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -98,8 +90,28 @@ class Admission:
             self._room.release()
 
 
-def _prolong(limit: anyio.CancelScope, until: float) -> None:
-    limit.deadline = until
+class _Clock:
+    """Calls `end` once its time is over, unless it has been stopped."""
+
+    def __init__(self, seconds: float, end: Callable[[], None]) -> None:
+        self._end, self._loop = end, asyncio.get_running_loop()
+        self._since = self._loop.time()
+        self._until = self._since + seconds
+        self._timer = self._loop.call_at(self._until, self._look)
+
+    def prolong(self, seconds: float) -> None:
+        """Let it last so many seconds in all."""
+        self._until = self._since + seconds
+
+    def stop(self) -> None:
+        """End it."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._loop.time() < self._until:
+            self._timer = self._loop.call_at(self._until, self._look)
+        else:
+            self._end()
 
 
 def _busy() -> Busy:
@@ -158,5 +170,5 @@ class _Answer:
             self._begun = True
             self.begins()
         # A video that is paused would keep its room for as long as its page is open; browsers ask again.
-        with anyio.fail_after(self._stalled):
+        async with asyncio.timeout(self._stalled):
             await self._send(message)

@@ -69,6 +69,12 @@ def add_handlers(web: FastAPI) -> None:
     web.add_exception_handler(Exception, _mistake)
 
 
+async def refused(request: Request, error: Exception) -> JSONResponse:
+    """Answer to what was raised on purpose, as the handlers do."""
+    by_kind = ((RayclusterError, _family), (RequestValidationError, _invalid), (HTTPException, _http))
+    return await next(handler for kind, handler in by_kind if isinstance(error, kind))(request, error)
+
+
 async def _family(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, LakeError):  # where the lake lies, and how its store is set up, is for those who run it
         log.error("%s %s: %s", request.method, request.url.path, error)

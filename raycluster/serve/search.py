@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.concurrency import run_in_threadpool
 
@@ -168,7 +169,7 @@ class Counted(Of):
     facets: dict[str, list[Value]]
 
 
-async def search(visit: Visitor, name: Name, asked: AskedOne) -> Response:
+async def search(visit: Visitor, name: Name, asked: AskedOne) -> JSONResponse:
     """Search a dataset, across modalities.
 
     `score` is the cosine similarity (mode vector), BM25 (text), or the weighted sum of reciprocal ranks (hybrid).
@@ -181,7 +182,7 @@ async def search(visit: Visitor, name: Name, asked: AskedOne) -> Response:
     question = asked.question(asked.version)
     embedded = await _embedded(visit, seen, question)
 
-    def work() -> Response:
+    def work() -> JSONResponse:
         with _timed(visit, name, question):
             found = answer(seen.table, question, embedded, access=seen.access)
         return reply(found)
@@ -191,7 +192,7 @@ async def search(visit: Visitor, name: Name, asked: AskedOne) -> Response:
     return await run_in_threadpool(work)
 
 
-async def search_several(visit: Visitor, asked: AskedSeveral) -> Response:
+async def search_several(visit: Visitor, asked: AskedSeveral) -> JSONResponse:
     """Search several datasets at once; each hit says its `dataset`.
 
     Ranked by `score` where the question is the same vector in all of them, else by reciprocal rank in each.
@@ -202,7 +203,7 @@ async def search_several(visit: Visitor, asked: AskedSeveral) -> Response:
     embedded = await asyncio.gather(*(_embedded(visit, one, question) for one in seen))
     parts = [(one.table, made, one.access) for one, made in zip(seen, embedded, strict=True)]
 
-    def work() -> Response:
+    def work() -> JSONResponse:
         with _timed(visit, _SEVERAL, question):
             found = answer_all(parts, question)
         return reply(found)
@@ -217,7 +218,7 @@ def facets(
     columns: Columns = "modality",
     filter: Annotated[str | None, Query(description="an SQL condition")] = None,  # noqa: A002
     version: Version = LIVE,
-) -> Response:
+) -> JSONResponse:
     """Count the rows that you may see, and those that have each of the most frequent values of some columns."""
     seen = visit.read(name, version)
     wanted = [one.strip() for one in (columns or "").split(",") if one.strip()]

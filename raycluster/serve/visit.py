@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from raycluster.errors import Forbidden, NotFound, RayclusterError
-from raycluster.govern.principal import ANONYMOUS, Principal
+from raycluster.govern.principal import Principal
 from raycluster.lake.table import LIVE, Table
 from raycluster.serve.context import Context, Seen
 from raycluster.serve.known import PRINCIPAL
@@ -102,10 +102,9 @@ async def visited(request: Request) -> Visit:
     context: Context = request.app.state.context
     known: Principal | None = request.scope.get(PRINCIPAL)
     if known is None:
-        authorization = request.headers.get("authorization")
-        known = ANONYMOUS
-        if context.gate.rules.authenticates:  # may ask the issuer for its keys
-            known = await run_in_threadpool(context.gate.identify, authorization)
+        identify, authorization = context.gate.identify, request.headers.get("authorization")
+        asks = context.gate.rules.authenticates  # and may ask the issuer for its keys
+        known = await run_in_threadpool(identify, authorization) if asks else identify(authorization)
     return Visit(context, known)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
+from starlette.routing import BaseRoute
 
 from raycluster import __version__
 from raycluster.serve.admission import Admission
@@ -18,6 +19,7 @@ from raycluster.serve.context import Context
 from raycluster.serve.here import OnlyHere
 from raycluster.serve.known import Known
 from raycluster.serve.measure import Measured
+from raycluster.serve.quick import Direct
 from raycluster.serve.trace import Traced
 
 # One file a group, in the order of the API's document.
@@ -51,10 +53,14 @@ def application(context: Context) -> FastAPI:
     web.state.context = context
     # For the API's document only: whose credentials they are is found out by `Known` and `Visit`.
     bearer = [Depends(HTTPBearer(auto_error=False))] if context.settings.rules.authenticates else []
+    quick: list[BaseRoute] = []
     for name in GROUPS:
         told: dict[str, Any] = {} if name in _PUBLIC else {"responses": REFUSALS, "dependencies": bearer}
-        web.include_router(import_module(f"raycluster.serve.{name}").router, **told)
+        router = import_module(f"raycluster.serve.{name}").router
+        web.include_router(router, **told)
+        quick += router.routes
     add_handlers(web)
+    web.add_middleware(Direct, routes=quick)
     if context.settings.rules.authenticates:
         web.add_middleware(Known, context=context)
     web.add_middleware(Admission, settings=context.settings)
