@@ -46,7 +46,7 @@ WORK = Work(
         "decode": {"audio": {"rate": RATE, "window": "30s", "thumbnail": False}},
         "encode": [{"use": "whisper", "model": "tiny.en"}, {"use": "minilm"}],
     },
-    sizes=(8, 40),
+    sizes=(8, 28),
 )
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ WORK = Work(
     corpus=DOCUMENTS,
     schema=SCHEMA,
     pipeline=pipeline,
-    turn=16,
+    turn=4,
     declared={
         "decode": {
             "document": {"chunk": 200, "dpi": 200, "thumbnail": False},
@@ -50,7 +50,7 @@ WORK = Work(
         },
         "encode": [{"use": "ocr"}, {"use": "minilm", "batch": MODEL.batch}],
     },
-    sizes=(80, 400),
+    sizes=(24, 84),
 )
 
 if __name__ == "__main__":

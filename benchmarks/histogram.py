@@ -68,7 +68,7 @@ WORK = Work(
     pipeline=pipeline,
     turn=64,
     declared={"decode": {"image": {"size": 224, "thumbnail": False}}, "encode": [{"use": "histogram:Histogram"}]},
-    sizes=(2000, 10_000),
+    sizes=(1000, 6000),
     idiom=Pictures(Histogram()),
 )
 

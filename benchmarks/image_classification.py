@@ -37,7 +37,7 @@ WORK = Work(
         "decode": {"image": {"size": 224, "thumbnail": False}},
         "encode": [{"use": "efficientnet", "batch": 64}],
     },
-    sizes=(2000, 4000),
+    sizes=(2000, 3500),
     idiom=Pictures(MODEL),
 )
 

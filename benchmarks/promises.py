@@ -82,7 +82,7 @@ if __name__ == "__main__":
             "lance_ray": lance_ray,
             "script": Script(WORK),
         },
-        sizes=(1000, 12_000),
+        sizes=(1000, 9000),
         # raycluster's features have fields that the scripts do not make; `histogram.py` compares those that they do
         columns=tuple(name for name in WORK.schema.names if name != "features"),
     ).main()

@@ -52,7 +52,9 @@ def three_nodes(work: Work) -> Callable[[Path, Path], str]:
 
 
 if __name__ == "__main__":
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.argv.insert(1, WORKLOADS[0])
+    name = sys.argv[1]
     if name not in WORKLOADS:
         raise SystemExit(f"say which workload, not {name!r}: {', '.join(WORKLOADS)}")
     work = import_module(name).WORK

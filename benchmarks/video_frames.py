@@ -39,7 +39,7 @@ WORK = Work(
         "decode": {"video": {"fps": FPS, "size": 224, "thumbnail": False}},
         "encode": [{"use": "efficientnet", "batch": MODEL.batch}],
     },
-    sizes=(40, 200),
+    sizes=(40, 150),
 )
 
 if __name__ == "__main__":
