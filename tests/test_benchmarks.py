@@ -79,8 +79,8 @@ def test_each_arm_is_measured_from_nothing_and_warm() -> None:
         assert line["machine"]
         assert line["peak_mib"] > 100
         assert 0 < line["first_row_s"] <= line["wall_s"]
-        # A process loads torch before its first photo: more than a second of CPU. Ray's own are counted too.
-        assert line["cpu_s"] > (0 if line["state"] == "warm" else 1)
+        # A process loads Lance and Arrow before its first photo: half a second of CPU. Ray's own are counted too.
+        assert line["cpu_s"] >= (0 if line["state"] == "warm" else 0.5)
     assert nodes[1]["cpu_s"] > limit["cold", 8]["cpu_s"]
 
 
