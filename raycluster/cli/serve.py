@@ -14,6 +14,26 @@ from raycluster.cli.frame import address_option, lake_option, open_lake, verb
 if TYPE_CHECKING:
     from raycluster.serve.settings import Settings
 
+
+class Size(click.ParamType[int]):
+    """A number of bytes, with its unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes, or say what is wrong."""
+        from pydantic import TypeAdapter, ValidationError
+
+        from raycluster.units import Bytes
+
+        if isinstance(value, int):
+            return value
+        try:
+            return int(TypeAdapter(Bytes).validate_python(value))
+        except ValidationError as error:
+            self.fail(error.errors()[0]["msg"].removeprefix("Value error, "), param, ctx)
+
+
 _OPTIONS = (
     click.option("--issuer", help="Who signs the JWTs that hold here: its URL."),
     click.option("--audience", help="For whom a JWT has to be."),
@@ -21,6 +41,13 @@ _OPTIONS = (
     click.option("--tokens", help="A file of hashed API tokens."),
     click.option("--policy", help="A Rego file, or a folder of them, that decides who may see what."),
     click.option("--opa", help="An OPA server that decides instead: its URL."),
+    click.option(
+        "--hot",
+        type=Size(),
+        default="1GiB",
+        show_default=True,
+        help="Memory for vectors on each machine, which are searched there; 0B: none.",
+    ),
     click.option("--source", multiple=True, help="A prefix of URIs that may be added; several times. None: no URI."),
 )
 
@@ -48,7 +75,7 @@ def settings(lake: str, asked: dict[str, Any]) -> Settings:
     sources = tuple(_absolute(one) or "" for one in asked["source"])
     for source in sources:
         taken_apart(source, where="--source")
-    return Settings(lake=lake, rules=Rules(**urls, **files), sources=sources)
+    return Settings(lake=lake, rules=Rules(**urls, **files), sources=sources, hot=asked["hot"])
 
 
 def _absolute(place: str | None) -> str | None:
