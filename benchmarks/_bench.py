@@ -84,10 +84,10 @@ class Question:
             sys.modules["ray"].shutdown()
 
     def _lines(self, chosen: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]]:
-        folders = {size: self.corpus.folder_of(size) for size in chosen.sizes}
         if unknown := [arm for arm in chosen.arms if arm not in self.arms]:
             raise SystemExit(f"no such arm here: {', '.join(unknown)}; there are {', '.join(self.arms)}")
         arms = list(dict.fromkeys([next(iter(self.arms)), *chosen.arms]))  # without the first there is no measure
+        folders = {size: self.corpus.folder_of(size) for size in chosen.sizes}
         if chosen.together:
             yield from self._together(arms, folders[chosen.sizes[0]], scratch)
             return

@@ -1,8 +1,10 @@
 """The benchmarks measure what they say: equal outputs are demanded, every process is counted, one line a run."""
 
 import json
+import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # last: the tests have a `serving` of their own
 import _bench  # noqa: E402
+import _corpus  # noqa: E402
 import _load  # noqa: E402
 import _tree  # noqa: E402
 import scale  # noqa: E402
@@ -82,6 +85,37 @@ def test_each_arm_is_measured_from_nothing_and_warm() -> None:
         # A process loads Lance and Arrow before its first photo: half a second of CPU. Ray's own are counted too.
         assert line["cpu_s"] >= (0 if line["state"] == "warm" else 0.5)
     assert nodes[1]["cpu_s"] > limit["cold", 8]["cpu_s"]
+
+
+def number(path: Path, chance: random.Random) -> None:
+    path.write_text(str(chance.random()))
+
+
+def test_a_corpus_is_the_same_whenever_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = _corpus.Corpus("numbers", number, (".txt", ".md"))
+    made = []
+    for place, counts in (("once", (2, 3)), ("again", (3,))):
+        (tmp_path / place).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / place))
+        found = [Path(path) for path in [_corpus.files(corpus.folder_of(count)) for count in counts][-1]]
+        assert [path.name for path in found] == ["000000.txt", "000001.md", "000002.txt"]
+        made.append([(path.read_text(), path.stat().st_mtime_ns) for path in found])
+    assert made[0] == made[1]
+    assert len({text for text, _ in made[0]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("histogram", "--arms", "limit,speed"), "no such arm here: speed; there are limit, script,"),
+        (("scaling", "sleeping"), "say which workload, not 'sleeping': image_classification, "),
+    ],
+)
+def test_what_a_benchmark_does_not_know_it_says(words: tuple[str, ...], said: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / f"{words[0]}.py"), *words[1:]]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert said in ended.stderr
 
 
 def rows(**changed: object) -> pa.Table:
