@@ -1,11 +1,13 @@
 """A decoded picture becomes what a row holds of it: square pixels, a thumbnail, and how sharp and well lit it is.
 
-Images and video frames come here as full-colour arrays of any size. All that is measured is measured on one small
-picture of standard size, so that values of a phone photo and of a film frame can be compared, and cost little.
+Images and video frames come here as full-colour pictures of any size. All that is measured is measured on one small
+picture of standard size, so that values of a phone photo and of a film frame can be compared, and cost little. No
+torch: importing torchvision costs a worker 2.7 CPU-seconds, and what is here gives the same pixels in the same time.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,6 @@ from raycluster.row import Piece
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -42,69 +43,83 @@ def shorter(side: int) -> int:
     return round(side * _MARGIN)
 
 
-def piece(whole: Tensor, side: int, orientation: int, *, thumbnail: bool) -> Piece:
+def piece(whole: Image.Image, side: int, orientation: int, *, thumbnail: bool) -> Piece:
     """Return pixels, thumbnail and the features of `QUALITY`, turned upright.
 
-    Shapes: whole (height, width, rgb) uint8; pixels (side, side, rgb) uint8.
+    Shapes: whole RGB, of any size; pixels (side, side, rgb) uint8.
     """
-    from PIL import Image
-
-    short, long = sorted(whole.shape[:2])
+    short, long = sorted(whole.size)
     strip = long > _STRIP * short
-    # middle, reduced: (height, width, rgb) uint8, shorter side of reduced = shorter(side)
-    middle = _centre(whole, short) if strip else whole
-    reduced = _resize(middle, shorter(side) / short)
-    # small: (height, width, rgb) uint8, longer side <= SIDE, never enlarged
-    source = whole if strip or max(reduced.shape) > max(whole.shape) else reduced
-    small = _resize(source, min(1.0, _thumbnail.SIDE / max(source.shape)))
-    picture = Image.fromarray(_upright(small.numpy(), orientation))
+    # reduced: shorter side = shorter(side)
+    reduced = _resize(_centre(whole, short) if strip else whole, shorter(side) / short)
+    # small: longer side <= SIDE, never enlarged
+    source = whole if strip or max(reduced.size) > max(whole.size) else reduced
+    small = _upright(_resize(source, min(1.0, _thumbnail.SIDE / max(source.size))), orientation)
     return Piece(
-        pixels=_upright(_centre(reduced, side).numpy(), orientation),
-        thumbnail=_thumbnail.picture(picture) if thumbnail else None,
-        features=quality(picture),
+        pixels=np.asarray(_upright(_centre(reduced, side), orientation)),
+        thumbnail=_thumbnail.picture(small) if thumbnail else None,
+        features=quality(small),
     )
 
 
-def _resize(image: Tensor, scale: float) -> Tensor:
-    """Resize with a filter that averages what it shrinks, on uint8 all the way."""
-    from torch.nn.functional import interpolate
+def _resize(picture: Image.Image, scale: float) -> Image.Image:
+    """Resize with a cubic filter that averages what it shrinks, on bytes all the way.
 
-    height, width = image.shape[:2]
-    size = [max(1, round(height * scale)), max(1, round(width * scale))]
-    if size == [height, width]:
-        return image
-    # (1, rgb, height, width), a view whose strides say `channels last`: without that torch copies twice
-    planes = image[None].permute(0, 3, 1, 2)
-    return interpolate(planes, size=size, mode="bicubic", antialias=True).permute(0, 2, 3, 1)[0]
+    Across first, then down, as Pillow and torch do: in one call this library begins with the other, and rounds a sixth
+    of the values the other way. So the pixels are those of torch to the bit, and of Pillow but for 0.4 % of them, by 1.
+    Pillow itself takes 2.1 ms for a photo of 500 x 375, this and torch 0.3 ms.
+    """
+    import cykooz_resizer
+    from PIL import Image
+
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    resizer = cykooz_resizer.Resizer()  # not shared: a second thread may not use one that is at work
+    for size in ((width, picture.height), (width, height)):
+        if size != picture.size:
+            resized = Image.new("RGB", size)
+            resizer.resize_pil(picture, resized, _cubic())
+            picture = resized
+    return picture
 
 
-def _centre(image: Tensor, side: int) -> Tensor:
-    height, width = image.shape[:2]
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    return image[top : top + side, left : left + side]
+@cache
+def _cubic() -> Any:
+    import cykooz_resizer
+
+    return cykooz_resizer.ResizeOptions(cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.catmull_rom))
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
+def _centre(picture: Image.Image, side: int) -> Image.Image:
+    """Cut the central square out; what is shorter than it stays as it is."""
+    left, top = (max(0, (length - side) // 2) for length in picture.size)
+    return picture.crop((left, top, min(left + side, picture.width), min(top + side, picture.height)))
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
     """Undo a camera's orientation. Source: Exif 3.0, tag 0x0112; anything but 2 to 8 means upright."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return picture.transpose(turns[orientation]) if orientation in turns else picture
 
 
 def quality(picture: Image.Image) -> dict[str, Any]:
     """Measure one small picture; see `QUALITY`."""
-    # grey: (height, width) uint8
-    grey = np.asarray(picture.convert("L"))
+    grey = picture.convert("L")
     # counts: (256,) int64; mean and deviation from 256 numbers instead of 50,000
-    counts = np.bincount(grey.reshape(-1), minlength=256)
-    levels, share = np.arange(256) / 255, counts / grey.size
+    counts = np.array(grey.histogram())
+    levels, share = np.arange(256) / 255, counts / counts.sum()
     brightness = float(levels @ share)
     return {
-        "sharpness": _sharpness(grey),
+        "sharpness": _sharpness(np.asarray(grey)),
         "brightness": brightness,
         "contrast": float(np.sqrt(np.square(levels - brightness) @ share)),
         "exposure_dark": float(share[: _CLIPPED + 1].sum()),
@@ -113,7 +128,10 @@ def quality(picture: Image.Image) -> dict[str, Any]:
 
 
 def _sharpness(grey: Pixels) -> float:
-    """Return the variance of the Laplacian. Source: Pech-Pacheco et al., ICPR 2000."""
+    """Return the variance of the Laplacian. Source: Pech-Pacheco et al., ICPR 2000.
+
+    Shapes: grey (height, width)
+    """
     if min(grey.shape) < 3:
         return 0.0
     wide = grey.astype(np.int16)

@@ -65,9 +65,10 @@ class Video(Decode):
     thumbnail: bool = True
 
     def decoder(self) -> Decoder:
-        """Load ffmpeg, torch, the scene detector and the audio decoder, as far as they are wanted."""
+        """Load ffmpeg, Pillow, the scene detector and the audio decoder, as far as they are wanted."""
         import av  # noqa: F401 - loaded here, so that the first object does not pay for it
-        import torch  # noqa: F401
+        import cykooz_resizer  # noqa: F401
+        from PIL import Image  # noqa: F401
 
         if self.scenes:
             need("scenedetect", '"raycluster[scenes]"')
@@ -116,15 +117,12 @@ class Video(Decode):
 
     def _piece(self, frame: Any, aspect: float, source: dict[str, Any]) -> Piece:
         """Turn one frame upright, with square pixels, and measure it."""
-        import torch
-
-        # pixels: (height, width, rgb) uint8
-        pixels = frame.reformat(width=round(frame.width * aspect), format="rgb24").to_ndarray()
-        height, width = pixels.shape[:2]
+        whole = frame.reformat(width=round(frame.width * aspect), format="rgb24").to_image()
+        width, height = whole.size
         turn = frame.rotation % 360
         if turn in (90, 270):
             height, width = width, height
-        piece = _picture.piece(torch.from_numpy(pixels), self.size, _ORIENTATION.get(turn, 1), thumbnail=self.thumbnail)
+        piece = _picture.piece(whole, self.size, _ORIENTATION.get(turn, 1), thumbnail=self.thumbnail)
         return replace(piece, features={**source, "width": width, "height": height, **(piece.features or {})})
 
     def _regular(self, container: Any, stream: Any, duration: float | None) -> Iterator[tuple[float, Any]]:

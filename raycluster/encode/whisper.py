@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from raycluster.encode import Encode, Encoder, Sound
-from raycluster.encode._torch import device, local_sum, resample
+from raycluster.encode._torch import has_gpu, local_sum, resample
 from raycluster.errors import InvalidUse
 from raycluster.fetch import Package, cache_folder, fetch, keep
 from raycluster.stage import need
@@ -93,7 +93,7 @@ class Whisper(Encode):
     def encoder(self) -> Encoder:
         """Load the model; 0.3 s for tiny.en."""
         whisper = need("faster_whisper", '"raycluster[speech]"')
-        where = device().type
+        where = "cuda" if has_gpu() else "cpu"  # torch itself is not needed
         precision = {"cpu": "int8", "cuda": "float16"}[where] if self.precision == "auto" else self.precision
         model = whisper.WhisperModel(
             str(self._folder()), device=where, compute_type=precision, cpu_threads=1, local_files_only=True

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +91,9 @@ def test_base_hears_many_languages(prompts) -> None:
     stage = Whisper(model="base")
     assert stage.packages == _BASE
     assert "password" in stage.encoder()([prompts["agent-pass"].sound])["text"][0].lower()
+
+
+def test_on_a_cpu_it_needs_no_torch() -> None:
+    code = "import sys; from raycluster.encode.whisper import Whisper; Whisper().open(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
