@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SIDES ?= 2  # tests that run at once: each side starts a Ray of its own
+# Tests that run at once; each side starts a Ray of its own.
+SIDES ?= 2
 
 .PHONY: help setup demo test slow check bench clean
 help:
@@ -23,6 +24,7 @@ $(READY): pyproject.toml requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode --requirement requirements.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/python -m compileall -q raycluster
 	@touch $@
 
 setup: $(READY)
