@@ -1,7 +1,7 @@
 """Weights of EfficientNet-Lite0 become a function from pixels to features and class scores.
 
 The network is written out as a list of convolutions with batch norm folded in, and computed by ONNX Runtime in float32
-on a CPU (105 images/s a core, torch: 55; both of 224 pixels, EPYC with AVX-512) and by torch in any other precision
+on a CPU (104 images/s a core, torch: 46; of 224 pixels, EPYC with AVX-512) and by torch in any other precision
 and on a GPU. No model library is imported. Against the package that the weights come from (efficientnet-lite-pytorch
 0.1.0) logits differ by at most 2e-5, of up to 7.3 (16 random images, 224 pixels).
 """
