@@ -2,8 +2,8 @@
 
 ONNX Runtime computes it in float32 on a CPU, torch in any other precision and on a GPU. Measured on one core (EPYC with
 AVX-512), ONNX Runtime against torch: texts of 90 to 160 words 10 a second against 4.4, of 10 words 124 against 70, a
-query 4.9 ms against 11; where both shared a process, so that torch found its memory at hand, 11 against 7.5, 138 against
-128, 4.6 ms against 10. Vectors differ by at most 2e-7.
+query 4.9 ms against 11; where both shared one process, 11 against 7.5, 138 against 128, 4.6 ms against 10. Vectors
+differ by at most 2e-7.
 """
 
 from __future__ import annotations
