@@ -35,8 +35,9 @@ class Visit:
         self.context.gate.permit(self.principal, "GET", path)
 
     def is_at_hand(self, name: str, version: int | str = LIVE) -> bool:
-        """Tell whether `read` waits for nobody: neither for a store nor for a policy that is kept elsewhere."""
-        return version == LIVE and self.context.follower.holds(name) and self.context.gate.rules.opa is None
+        """Tell whether `read` waits for nobody: neither for a store nor for a policy, which works elsewhere."""
+        rules = self.context.gate.rules
+        return version == LIVE and self.context.follower.holds(name) and not (rules.policy or rules.opa)
 
     def read(self, name: str, version: int | str = LIVE) -> Seen:
         """Let the principal read a dataset, whatever the URL.
