@@ -19,6 +19,9 @@ def look(_: Site) -> Iterator[Finding]:
     checks: tuple[tuple[str, Callable[[], str], str], ...] = (
         ("av", _ffmpeg, _AGAIN.format("av")),
         ("lance", _version_of("lance"), _AGAIN.format("pylance")),
+        ("cykooz_resizer", _version_of("cykooz_resizer"), _AGAIN.format("cykooz-resizer")),
+        ("onnxruntime", _version_of("onnxruntime"), _AGAIN.format("onnxruntime")),
+        ("faiss", _version_of("faiss"), _AGAIN.format("faiss-cpu")),
         ("torch", _torches, _SET),
         ("ray", _version_of("ray.data"), _AGAIN.format("ray")),
     )

@@ -10,4 +10,4 @@ def test_each_failure_is_told_and_hides_no_other(look, tmp_path: Path, monkeypat
     found = {one.what: (one.level, one.fix) for one in look("libraries")}
     assert found["torch is installed and cannot be used: operator torchvision::nms does not exist"][0] == "problem"
     assert found["lance is installed and cannot be used: GLIBC_2.34 not found"][1].endswith("pylance")
-    assert found["loaded and working: av, ray"][0] == "ok"
+    assert found["loaded and working: av, cykooz_resizer, onnxruntime, faiss, ray"][0] == "ok"
