@@ -91,6 +91,7 @@ def number(path: Path, chance: random.Random) -> None:
     path.write_text(str(chance.random()))
 
 
+@pytest.mark.filterwarnings("ignore:lance is not fork-safe")  # which others here have loaded; the forks write numbers
 def test_a_corpus_is_the_same_whenever_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = _corpus.Corpus("numbers", number, (".txt", ".md"))
     made = []
