@@ -87,7 +87,10 @@ class Fire:
 
     def wait_for(self, texts: int, driver: subprocess.Popen[bytes]) -> None:
         """Wait until so many texts are done."""
-        wait_until(lambda: len(self.noted()) >= texts or driver.poll() is not None)
+        try:
+            wait_until(lambda: len(self.noted()) >= texts or driver.poll() is not None)
+        except AssertionError:
+            pytest.fail(f"it did not come so far in time: {self.said()}")
         assert driver.poll() is None, self.said()
 
     def noted(self) -> list[tuple[str, str, float]]:

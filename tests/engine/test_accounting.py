@@ -138,7 +138,7 @@ def test_two_teams_at_once_are_billed_apart(kindle: Kindle, tmp_path: Path) -> N
         for team, amount in amounts.items()
     }
     for fire in fires.values():
-        fire.write(2)
+        fire.write(1)  # one worker each: a run that came first and had two would not give one up before the gate opens
     drivers = {team: fire.start(address()) for team, fire in fires.items()}
     for team, fire in fires.items():
         fire.wait_for(1, drivers[team])  # both are at it
@@ -153,7 +153,7 @@ def test_two_teams_at_once_are_billed_apart(kindle: Kindle, tmp_path: Path) -> N
         assert {(line["workload"], line["dataset"]) for line in mine} == {(f"w-{team}", f"d-{team}")}
         assert len({line["run_id"] for line in mine}) == 1
         burned = total(having(mine, stage="burning", outcome="ok"))
-        assert told(f"two teams at once: {team}", 2 * amount / 1000, burned) == near(2 * amount / 1000)
+        assert told(f"two teams at once: {team}", amount / 1000, burned) == near(amount / 1000)
         assert {line["kind"] for line in mine if line["cpu_seconds"]} >= {"task", "startup", "driver"}
         assert {line["kind"] for line in costs(lake, team=team, is_shared=True)} >= {"system"}
         parts.append(total(costs(lake, team=team), "nanousd"))
