@@ -1,4 +1,4 @@
-"""Paths of files become payloads for a model, and the columns that every arm writes, as fast as is known here.
+"""Paths of files become payloads for a model and the columns that every arm writes, by fast parts that need no torch.
 
 The yardstick's own decoders of photos and films, with no raycluster in them: what raycluster's make must be equal to
 this, and their speed is held against it. The text of documents and the windows of speech come from raycluster's own

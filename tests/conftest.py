@@ -19,13 +19,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("RAYCLUSTER_LAKE", None)
 
-# Private stages of tests lie beside this file; Ray's workers find them as this process does.
-HERE = str(Path(__file__).parent)
-
 # Tests that run side by side (pytest-xdist) do not find each other's Ray.
 if side := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["RAY_TMPDIR"] = f"/tmp/{side}-{os.environ['PYTEST_XDIST_TESTRUNUID'][:6]}"
     Path(os.environ["RAY_TMPDIR"]).mkdir(exist_ok=True)
+
+# Private stages of tests lie beside this file; Ray's workers find them as this process does.
+HERE = str(Path(__file__).parent)
 os.environ["PYTHONPATH"] = HERE + os.pathsep + os.environ.get("PYTHONPATH", "")
 sys.path.insert(0, HERE)
 

@@ -192,9 +192,10 @@ def _wanted(question: Question) -> list[str]:
 
 def _finished(view: View, question: Question, hits: Sequence[Hit]) -> list[Hit]:
     """Return hits with what was asked for, and nothing else."""
-    lacking = [hit for hit in hits if any(name not in hit for name in _wanted(question))]
+    wanted = _wanted(question)
+    lacking = [hit for hit in hits if any(name not in hit for name in wanted)]
     if lacking:
-        shown = view.shown([hit[ROW] for hit in lacking], _wanted(question), view.hot[question.column])
+        shown = view.shown([hit[ROW] for hit in lacking], wanted, view.hot[question.column])
         for hit, columns in zip(lacking, shown, strict=True):
             hit.update(columns)
     words = None
