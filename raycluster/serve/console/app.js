@@ -2,7 +2,7 @@
 import { token } from "./api.js";
 import { Costs } from "./costs.js";
 import { Datasets } from "./datasets.js";
-import { html, render, useEffect, useRef, useState } from "./lib.js";
+import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { Dialog, Icon } from "./parts.js";
 import { here, link, usePlace } from "./place.js";
 import { Quarantine } from "./quarantine.js";
@@ -64,17 +64,18 @@ function useTheme() {
 const writes = (target) => target.matches("input:not([type=radio], [type=checkbox]), textarea, select");
 
 // Keys that work in every view; those of a view are its own. A key with Ctrl, Alt or Cmd is the browser's.
+// They are heard as soon as the page is there, and a pair is timed by the hand, however busy the page is.
 function useKeys(showKeys) {
-  const before = useRef(0);
-  useEffect(() => {
+  const before = useRef(-PAIR_MS);
+  useLayoutEffect(() => {
     const pressed = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
       if (writes(event.target)) {
         if (event.key === "Escape") event.target.blur();
         return;
       }
-      const second = performance.now() - before.current < PAIR_MS;
-      before.current = event.key === "g" ? performance.now() : 0;
+      const second = event.timeStamp - before.current < PAIR_MS;
+      before.current = event.key === "g" ? event.timeStamp : -PAIR_MS;
       const view = second && VIEWS.find(([name]) => name[0] === event.key);
       if (view) location.hash = link(view[0]);
       else if (event.key === "?") showKeys();
