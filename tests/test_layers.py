@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "raycluster"
 RANKS = [
     {"errors", "units"},
     {"stage", "client"},
-    {"row"},
+    {"row", "resample"},
     {"declare"},
     {"place", "lake", "fetch", "compare"},
     {"plan"},

@@ -1,7 +1,7 @@
 """A recording becomes rows of equal windows: mono samples at one rate, a waveform, and how it sounds.
 
-ffmpeg (PyAV) decodes any container, the sound track of a film too; torchaudio resamples. Both work on a second at a
-time, so an hour never lies in memory. Levels are measured before downmixing and resampling hide them.
+ffmpeg (PyAV) decodes any container, the sound track of a film too. It is decoded and resampled a second at a time, so
+an hour never lies in memory. Levels are measured before downmixing and resampling hide them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import pyarrow as pa
 from pydantic import Field
 
 from raycluster.decode import Decode, Decoder, _container, _thumbnail
-from raycluster.decode._sound import Resampler, Samples, Tape, blocks, downmix, workable
+from raycluster.decode._loudness import loudness
+from raycluster.decode._sound import Tape, blocks, downmix, workable
+from raycluster.decode._voice import voice
 from raycluster.errors import BadMedia
+from raycluster.resample import Resampler, Samples
 from raycluster.row import Media, Piece
-from raycluster.stage import need
 from raycluster.units import Hertz, Seconds
 
 # Full scale of 8 bit is 127/128, of 16 bit 32767/32768: above this a sample has hit the ceiling.
@@ -26,8 +28,6 @@ _FULL_SCALE = 0.992
 # Speech pauses for longer than a frame of 30 ms; a quiet room recorded well lies near -60 dBFS.
 _FRAME_SECONDS, _SILENT_DBFS = 0.030, -50.0
 _FLOOR_DBFS = -120.0  # instead of minus infinity: below what 16 bit can hold
-_LOUDNESS_SECONDS = 0.4  # one gating block of ITU-R BS.1770
-_VOICE_RATE, _VOICE_THRESHOLD = 16_000, 0.5  # what the voice model was trained on, and its own default
 # The last window is kept from this share of a full one on, or where it is the only one.
 _TINY = 0.1
 
@@ -64,15 +64,14 @@ class Audio(Decode):
     thumbnail: bool = True
 
     def decoder(self) -> Decoder:
-        """Load ffmpeg, torchaudio, and the voice model where `voice` is set."""
+        """Load ffmpeg, and the voice model where `voice` is set."""
         import av  # noqa: F401 - loaded here, so that the first object does not pay for it
-        import torchaudio  # noqa: F401
 
-        voice = _voice(self.rate) if self.voice else None
+        spoken = voice(self.rate) if self.voice else None
 
         def decode(media: Media) -> Iterator[Piece]:
             with _container.opened(media) as container:
-                yield from self._pieces(container, voice)
+                yield from self._pieces(container, spoken)
 
         return decode
 
@@ -81,7 +80,7 @@ class Audio(Decode):
         """Return the samples of a full window."""
         return max(1, round(self.window * self.rate))
 
-    def _pieces(self, container: Any, voice: Callable[[Samples], float] | None) -> Iterator[Piece]:
+    def _pieces(self, container: Any, spoken: Callable[[Samples], float] | None) -> Iterator[Piece]:
         stream = _container.stream(container, "audio")
         duration = _container.seconds(container, stream)
         _container.check_length(duration, self.max_seconds)
@@ -98,7 +97,7 @@ class Audio(Decode):
             measured = measure(window.samples, self.rate) | {
                 "peak": float(window.crest.max()),
                 "clipping": float((window.crest >= _FULL_SCALE).mean()),
-                "speech": voice(window.samples) if voice else None,
+                "speech": spoken(window.samples) if spoken else None,
             }
             yield Piece(
                 modality="audio",
@@ -142,7 +141,7 @@ def measure(samples: Samples, rate: int) -> dict[str, float | None]:
     frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
     power = np.square(frames).mean(axis=1)
     return {
-        "loudness": _loudness(samples, rate),
+        "loudness": loudness(samples, rate),
         "level": _dbfs(float(np.square(samples).mean())),
         "silence": float((power < 10 ** (_SILENT_DBFS / 10)).mean()),
     }
@@ -150,39 +149,6 @@ def measure(samples: Samples, rate: int) -> dict[str, float | None]:
 
 def _dbfs(power: float) -> float:
     return max(_FLOOR_DBFS, 10 * float(np.log10(power))) if power > 0 else _FLOOR_DBFS
-
-
-def _loudness(samples: Samples, rate: int) -> float | None:
-    """Return integrated loudness in LUFS. Source: ITU-R BS.1770-4, as torchaudio computes it."""
-    import torch
-    from torchaudio.functional import loudness
-
-    if len(samples) < _LOUDNESS_SECONDS * rate:
-        return None
-    with torch.inference_mode():
-        value = float(loudness(torch.from_numpy(samples)[None], rate))
-    # Gating leaves nothing of a window that is quieter than -70 LUFS.
-    return value if np.isfinite(value) else None
-
-
-def _voice(rate: int) -> Callable[[Samples], float]:
-    """Load the voice model and return the function that says which share of a window is speech."""
-    import torch
-
-    threads = torch.get_num_threads()
-    silero = need("silero_vad", '"raycluster[speech]"')
-    # Importing silero-vad limits torch to one thread for the whole process, encoders included.
-    torch.set_num_threads(threads)
-    need("onnxruntime", '"raycluster[speech]"').set_default_logger_severity(3)
-    # All steps of a window in one call: a sixth of the time of one call a step, and ready in 50 ms.
-    model = silero.load_silero_vad(sequence=True)
-
-    def share(samples: Samples) -> float:
-        resampler = Resampler(rate, _VOICE_RATE)
-        sound = np.concatenate([resampler.push(samples), resampler.finish()])
-        return float((model.audio_forward(sound) >= _VOICE_THRESHOLD).mean())
-
-    return share
 
 
 __all__ = ["Audio", "measure"]

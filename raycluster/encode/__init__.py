@@ -20,6 +20,7 @@ from pydantic import Field
 
 from raycluster.errors import BadMedia
 from raycluster.fetch import Package
+from raycluster.resample import resample
 from raycluster.row import with_errors
 from raycluster.stage import Stage, watch
 
@@ -29,6 +30,10 @@ class Sound(NamedTuple):
 
     samples: npt.NDArray[np.float32]
     rate: int
+
+    def at(self, rate: int) -> npt.NDArray[np.float32]:
+        """Return its samples at another rate."""
+        return resample(self.samples, self.rate, rate)
 
 
 # One batch of inputs (str, uint8 pixels (side, side, rgb), Sound, or bytes of a page) -> one sequence of values a

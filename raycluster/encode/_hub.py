@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raycluster.encode import Encoder, Sound
-from raycluster.encode._torch import device, dtype_of, resample
+from raycluster.encode._torch import device, dtype_of
 from raycluster.encode._towers import config_of, known_width
 from raycluster.errors import InvalidUse
 from raycluster.stage import need
@@ -103,7 +103,7 @@ def sounds(checkpoint: Checkpoint) -> Encoder:
 
     def encode(batch: Sequence[Sound]) -> Mapping[str, Sequence[Any]]:
         parts = []
-        for length, same in groupby((resample(sound, extractor.sampling_rate) for sound in batch), key=len):
+        for length, same in groupby((sound.at(extractor.sampling_rate) for sound in batch), key=len):
             inputs = extractor(list(same), sampling_rate=extractor.sampling_rate, return_tensors="pt")
             parts.append(run(dict(inputs), heard=min(1.0, length / fixed) if fixed else 1.0))
         return _columns(checkpoint, np.concatenate(parts))
@@ -130,7 +130,7 @@ def speech(checkpoint: Checkpoint) -> Encoder:
     def encode(batch: Sequence[Sound]) -> Mapping[str, Sequence[Any]]:
         heard = [index for index, sound in enumerate(batch) if np.abs(sound.samples).max(initial=0.0) > _SILENCE]
         written: list[str | None] = [None] * len(batch)
-        found = listen([{"raw": resample(batch[index], rate), "sampling_rate": rate} for index in heard], **options)
+        found = listen([{"raw": batch[index].at(rate), "sampling_rate": rate} for index in heard], **options)
         for index, result in zip(heard, found, strict=True):
             written[index] = result["text"].strip() or None
         return {"text": written}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from raycluster.encode import Sound, stacked
+from raycluster.encode import stacked
 from raycluster.fetch import sha256_of
 
 if TYPE_CHECKING:
@@ -64,19 +64,6 @@ def dtype_of(precision: str) -> torch.dtype:
 def local_sum(weights: Path) -> str:
     """Return the start of the sha256 of a file of weights: the revision of a model that has no registry."""
     return sha256_of(weights)[:12]
-
-
-def resample(sound: Sound, rate: int) -> npt.NDArray[np.float32]:
-    """Return the samples of a sound at `rate` Hz."""
-    if sound.rate == rate or not len(sound.samples):
-        return sound.samples
-    import torch
-    from torchaudio import functional
-
-    # samples: (time,) float32; a copy, because a buffer of Arrow is read-only and torch wants to write
-    samples = torch.from_numpy(np.array(sound.samples))
-    resampled: npt.NDArray[np.float32] = functional.resample(samples, sound.rate, rate).numpy()
-    return resampled
 
 
 def stacks(

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from raycluster.encode import Encode, Encoder, Sound
-from raycluster.encode._torch import device, resample
+from raycluster.encode._torch import device
 from raycluster.fetch import Package, cache_folder, fetch, keep
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class SoundEvents(Encode):
             vectors = []
             with torch.inference_mode():
                 for sound in sounds:
-                    patches = _patches(spectrogram(torch.from_numpy(resample(sound, _RATE).copy()).to(device())))
+                    patches = _patches(spectrogram(torch.from_numpy(sound.at(_RATE).copy()).to(device())))
                     # mean: (512,) over what the patches hold
                     mean = torch.cat([_network(weights, part) for part in torch.split(patches, _CALL)]).mean(0)
                     vectors.append(normalize(mean, dim=0).cpu().numpy())

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from raycluster.encode import Encode, Encoder, Sound
-from raycluster.encode._torch import has_gpu, local_sum, resample
+from raycluster.encode._torch import has_gpu, local_sum
 from raycluster.errors import InvalidUse
 from raycluster.fetch import Package, cache_folder, fetch, keep
 from raycluster.stage import need
@@ -105,7 +105,7 @@ class Whisper(Encode):
             texts = []
             for sound in sounds:
                 segments, _ = model.transcribe(
-                    resample(sound, _RATE),
+                    sound.at(_RATE),
                     language=language,
                     beam_size=self.beam,
                     vad_filter=True,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from raycluster.decode import Decode, bad
 from raycluster.errors import BadMedia
+from raycluster.resample import Samples
 from raycluster.row import Media, Piece
 
 Pieces = Callable[..., list[Piece]]
@@ -41,3 +43,34 @@ def verdict() -> Verdict:
         return bad(caught.value)
 
     return refuse
+
+
+@pytest.fixture(scope="session")
+def babble() -> Callable[..., Samples]:
+    """Make so many seconds of something like speech."""
+
+    def speak(seconds: float, rate: int = 16_000, seed: int = 1) -> Samples:
+        """Noise bursts and gliding vowels over a falling pitch, through three formants (after Klatt 1980)."""
+        random = np.random.default_rng(seed)
+        vowels = [(730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410)]
+        parts, formants = [], np.array(vowels[0], float)
+        while sum(map(len, parts)) < seconds * rate:
+            count, target = int(rate * random.uniform(0.14, 0.28)), np.array(vowels[random.integers(5)], float)
+            pitch = np.linspace(150, 110, count) * (1 - 0.05 * (len(parts) % 6))
+            sound = np.diff(np.floor(np.cumsum(pitch) / rate), prepend=0) * 8 + random.normal(size=count) * 0.05
+            sound[: rate // 20] = random.normal(size=rate // 20) * 0.8
+            glide = np.clip(np.arange(count) / (count * 0.4), 0, 1)
+            for start, end, width in zip(formants, target, (80, 100, 150), strict=True):
+                radius = np.exp(-np.pi * width / rate)
+                turn = 2 * radius * np.cos(2 * np.pi * (start + (end - start) * glide) / rate)
+                one = two = 0.0
+                for index in range(count):
+                    gain = 1 - turn[index] + radius * radius
+                    one, two = gain * sound[index] + turn[index] * one - radius * radius * two, one
+                    sound[index] = one
+            parts.append(sound * np.sqrt(np.sin(np.pi * np.arange(count) / count)))
+            formants = target
+        whole = np.concatenate(parts)[: int(seconds * rate)]
+        return (whole / np.abs(whole).max() * 0.6).astype(np.float32)
+
+    return speak

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from raycluster.decode._sound import Resampler, downmix
+from raycluster.decode._sound import downmix
 from raycluster.decode.audio import Audio, measure
 from raycluster.errors import BadMedia
 from raycluster.row import Media
@@ -63,31 +63,6 @@ def wav(sound, rate=16_000, **options):
     return encode("wav", "pcm_s16le", np.atleast_2d(sound), rate, **options)
 
 
-def babble(seconds, rate=16_000, seed=1):
-    """Noise bursts and gliding vowels over a falling pitch, through three formants (after Klatt 1980)."""
-    random = np.random.default_rng(seed)
-    vowels = [(730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410)]
-    parts, formants = [], np.array(vowels[0], float)
-    while sum(map(len, parts)) < seconds * rate:
-        count, target = int(rate * random.uniform(0.14, 0.28)), np.array(vowels[random.integers(5)], float)
-        pitch = np.linspace(150, 110, count) * (1 - 0.05 * (len(parts) % 6))
-        sound = np.diff(np.floor(np.cumsum(pitch) / rate), prepend=0) * 8 + random.normal(size=count) * 0.05
-        sound[: rate // 20] = random.normal(size=rate // 20) * 0.8
-        glide = np.clip(np.arange(count) / (count * 0.4), 0, 1)
-        for start, end, width in zip(formants, target, (80, 100, 150), strict=True):
-            radius = np.exp(-np.pi * width / rate)
-            turn = 2 * radius * np.cos(2 * np.pi * (start + (end - start) * glide) / rate)
-            one = two = 0.0
-            for index in range(count):
-                gain = 1 - turn[index] + radius * radius
-                one, two = gain * sound[index] + turn[index] * one - radius * radius * two, one
-                sound[index] = one
-        parts.append(sound * np.sqrt(np.sin(np.pi * np.arange(count) / count)))
-        formants = target
-    whole = np.concatenate(parts)[: int(seconds * rate)]
-    return (whole / np.abs(whole).max() * 0.6).astype(np.float32)
-
-
 @pytest.mark.parametrize(("container", "codec", "rate"), FORMATS)
 def test_formats(pieces, container, codec, rate):
     found = pieces(QUIET, encode(container, codec, tone(12, rate), rate))
@@ -102,23 +77,6 @@ def test_formats(pieces, container, codec, rate):
     assert found[0].features["level"] == pytest.approx(20 * np.log10(0.3 / np.sqrt(2)), abs=0.5)
     assert (found[0].features["rate"], found[0].features["channels"]) == (rate, 2)
     assert found[0].features["duration"] == pytest.approx(12, abs=0.25)
-
-
-@pytest.mark.parametrize("source", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
-@pytest.mark.parametrize("target", [8_000, 16_000, 24_000])
-def test_streamed_resampling_equals_resampling_at_once(source, target):
-    import torch
-    from torchaudio.functional import resample
-
-    random = np.random.default_rng(source)
-    sound = random.normal(size=source * 2 + 37).astype(np.float32)
-    cuts = np.sort(random.integers(0, len(sound), 9))
-    resampler = Resampler(source, target)
-    streamed = np.concatenate([*(resampler.push(part) for part in np.split(sound, cuts)), resampler.finish()])
-    expected = resample(torch.from_numpy(sound), source, target).numpy()
-    assert len(streamed) == len(expected)
-    # noise up to 4.5, and sums of up to 960 float32 products in another order
-    assert np.abs(streamed - expected).max() < 2e-4
 
 
 def test_windows_join_without_a_seam(pieces):
@@ -199,7 +157,7 @@ def test_measure_of_one_sample():
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
-def test_speech_is_told_from_music_and_silence(pieces, rate):
+def test_speech_is_told_from_music_and_silence(pieces, babble, rate):
     stage = Audio(rate=rate, thumbnail=False)
     speaking = wav(babble(6))
     assert pieces(stage, speaking)[0].features["speech"] > 0.4
@@ -212,20 +170,6 @@ def test_voice_model_is_not_loaded_when_it_is_not_wanted(monkeypatch, pieces):
     assert pieces(QUIET, wav(tone(1, 16_000)))[0].features["speech"] is None
     with pytest.raises(Exception, match=r"pip install \"raycluster\[speech\]\""):
         Audio().decoder()
-
-
-def test_voice_model_leaves_the_threads_of_torch_alone():
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        for name in [name for name in sys.modules if name.startswith("silero_vad")]:
-            del sys.modules[name]
-        Audio().decoder()
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_thumbnail_and_declared_features(pieces):
