@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ _DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 def has_gpu() -> bool:
     """Say whether this worker was given a GPU; where no driver is, torch is not imported to find that out."""
-    return any(map(os.path.exists, _DRIVERS)) and device().type == "cuda"
+    return any(map(os.path.exists, _DRIVERS)) and not _goes_without() and device().type == "cuda"
 
 
 def on_cpu(precision: str) -> bool:
@@ -36,10 +37,22 @@ def on_cpu(precision: str) -> bool:
 
 
 def device() -> torch.device:
-    """Return the GPU that this worker was given (Ray hides the others), else the CPU."""
+    """Return the GPU that this worker was given (Ray hides the others from it), else the CPU."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if not _goes_without() and torch.cuda.is_available() else "cpu")
+
+
+def _goes_without() -> bool:
+    """Say whether this is a worker of Ray that was given no GPU: it sees all of the node's, and they are not its own.
+
+    Source: ray-project/ray#54868; Ray 2.60 hides them only where RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO is 1.
+    """
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return False
+    context = ray.get_runtime_context()
+    return context.worker.mode == ray.WORKER_MODE and not context.get_accelerator_ids()["GPU"]
 
 
 def dtype_of(precision: str) -> torch.dtype:
