@@ -1,6 +1,6 @@
 """Samples at one rate become samples at another, whole or block by block, to torchaudio's values.
 
-Its windowed sinc, a bank of filters, in numpy: importing torch and torchaudio costs a process 1.2 CPU-seconds and 560
+Its windowed sinc, a bank of filters, in numpy: importing torch and torchaudio costs a process 1.2 CPU-seconds and 500
 MiB. The decoder of recordings resamples by this, and whatever encoder hears at another rate.
 """
 

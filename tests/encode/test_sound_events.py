@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raycluster.encode import Sound
-from raycluster.encode.sound_events import SoundEvents, _patches
+from raycluster.encode.sound_events import _FRAME, _HOP, _MELS, SoundEvents, _patches, _spectrogram
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,15 @@ def test_patches_cover_every_frame(frames: int, patches: int) -> None:
     cut = _patches(counted)
     assert tuple(cut.shape) == (patches, 100, 96)
     assert set(range(1, frames + 1)) <= set(cut[:, :, 0].flatten().int().tolist())
+
+
+def test_the_spectrogram_is_torchaudios() -> None:
+    import torch
+    from torchaudio.transforms import MelSpectrogram
+
+    theirs = MelSpectrogram(44_100, n_fft=_FRAME, hop_length=_HOP, n_mels=_MELS, mel_scale="htk", power=2.0)
+    theirs.mel_scale.fb /= theirs.mel_scale.fb.sum(0, keepdim=True)
+    for sound in (struck(440, 0), hiss(1)):
+        samples = torch.from_numpy(sound.samples)
+        expected = torch.log10(1e4 * theirs(samples).T + 1) / 9.4578
+        assert (_spectrogram()(samples) - expected).abs().max() < 1e-5

@@ -9,7 +9,7 @@ from raycluster.cluster.look import Finding, Site
 
 # What decoding meets most; a build of ffmpeg without them quarantines most of a corpus.
 _CODECS = ("h264", "hevc", "vp9", "av1", "aac", "mp3", "opus", "flac", "mjpeg", "pcm_s16le")
-_SET = "install the torches as one set, from one index: uv pip install -r requirements.txt"
+_SET = "install torch and torchvision as one set, from one index: uv pip install -r requirements.txt"
 _AGAIN = "pip install --force-reinstall --no-deps {}"
 
 
@@ -57,7 +57,6 @@ def _ffmpeg() -> str:
 
 def _torches() -> str:
     import torch
-    import torchaudio  # noqa: F401 - built against another torch it cannot be loaded
     import torchvision
 
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])

@@ -14,12 +14,11 @@ from raycluster.cluster.look import Finding, Level, Site
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-_NAMED = ("ray", "pylance", "pyarrow", "numpy", "torch", "torchvision", "torchaudio")
+_NAMED = ("ray", "pylance", "pyarrow", "numpy", "torch", "torchvision")
 _WHY = {
     "ray": "; the meter knows this Ray only: with another one calls are not told apart on the bill",
-    "torch": "; the three torches come as one set",
-    "torchvision": "; the three torches come as one set",
-    "torchaudio": "; the three torches come as one set",
+    "torch": "; torch and torchvision come as one set",
+    "torchvision": "; torch and torchvision come as one set",
     "pylance": "; commits rest on how exactly this Lance does them",
 }
 _BUILD = re.compile(r"^__version__ = '[^'+]+\+?([^']*)'", re.M)
@@ -78,16 +77,16 @@ def _difference(owner: str, requirement: Requirement, installed: Distribution | 
 
 
 def _builds() -> Iterator[Finding]:
-    """Tell a set of torches of which one is built for a CPU and another for CUDA: metadata do not show it."""
+    """Tell torch and torchvision of which one is built for a CPU and the other for CUDA: metadata do not show it."""
     builds = {}
-    for name in ("torch", "torchvision", "torchaudio"):
+    for name in ("torch", "torchvision"):
         installed = _installed(name)
         file = Path(str(installed.locate_file(f"{name}/version.py"))) if installed else None
         if file and file.is_file() and (said := _BUILD.search(file.read_text())):
             builds[name] = said[1]
     if len(set(builds.values())) > 1:
         told = ", ".join(f"{name} {build or 'without a build'}" for name, build in builds.items())
-        fix = "install the three together, from one index: uv pip install -r requirements.txt"
+        fix = "install the two together, from one index: uv pip install -r requirements.txt"
         yield Finding("problem", f"the torches are built for different things: {told}", fix=fix)
 
 
