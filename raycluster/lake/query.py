@@ -29,8 +29,8 @@ from raycluster.lake.sql import quoted
 from raycluster.lake.table import LIVE, Table, require_column
 from raycluster.lake.view import View
 
-__all__ = ["ANSWER", "MOST_HITS", "Answer", "Facets", "Mode", "Page", "Question"]
-__all__ += ["count", "facets", "is_at_hand", "like", "row", "rows", "search", "thumbnail"]
+__all__ = ["ANSWER", "MOST_HITS", "Answer", "Facets", "Mode", "Page", "Posed", "Question"]
+__all__ += ["at_hand", "count", "facets", "like", "row", "rows", "search", "thumbnail"]
 
 _AT_ONCE = 100  # hits that are found and told in a millisecond
 _FACET_ROWS = 65_536  # rows a batch: half a megabyte of dictionary indices a column
@@ -77,31 +77,57 @@ def search(table: Table, question: Question, *, access: Access = EVERYTHING) -> 
         NotFound: no such dataset or version.
         Forbidden: it would choose rows by a column that is masked.
     """
-    view = View.open(table, question.version, access)
-    question = _whole(view, question)
-    _require_sense(view, question)
-    hits, more = ranked(view, question)
-    after = question.offset + question.k
-    return Answer(version=view.version, hits=hits, next=after if more and after < MOST_HITS else None)
+    return Posed.of(table, question, access).answer()
 
 
-def is_at_hand(table: Table, question: Question, *, access: Access = EVERYTHING) -> bool:
-    """Tell whether `search` needs nothing but what this process holds in memory, and is over at once."""
+@dataclass(frozen=True)
+class Posed:
+    """A question to what a reader may see of one version."""
+
+    view: View
+    question: Question
+
+    @classmethod
+    def of(cls, table: Table, question: Question, access: Access) -> Posed:
+        """Open what is asked.
+
+        Raises:
+            NotFound: no such dataset or version.
+        """
+        view = View.open(table, question.version, access)
+        return cls(view, _whole(view, question))
+
+    def answer(self) -> Answer:
+        """Answer it.
+
+        Raises:
+            InvalidUse, Forbidden: as `search`.
+        """
+        view, question = self.view, self.question
+        _require_sense(view, question)
+        hits, more = ranked(view, question)
+        after = question.offset + question.k
+        return Answer(version=view.version, hits=hits, next=after if more and after < MOST_HITS else None)
+
+
+def at_hand(table: Table, question: Question, *, access: Access = EVERYTHING) -> Posed | None:
+    """Return a question whose answer needs nothing but what this process holds in memory, and is there at once.
+
+    None where it may have to wait for a store.
+    """
     hot = table.hot(question.version).get(question.column)
     if hot is None or question.mode != "vector" or question.group or question.explain or question.highlight:
-        return False
-    view = View.open(table, question.version, access)
-    return (
-        question.filter is None
-        and question.offset + question.k <= _AT_ONCE
-        and view.chooses_at_hand(hot)
-        and view.shows_at_hand(_whole(view, question).columns, hot)
-    )
+        return None
+    if question.filter is not None or question.offset + question.k > _AT_ONCE:
+        return None
+    posed = Posed.of(table, question, access)
+    is_there = posed.view.chooses_at_hand(hot) and posed.view.shows_at_hand(posed.question.columns, hot)
+    return posed if is_there else None
 
 
 def _whole(view: View, question: Question) -> Question:
     """Return a question with the columns that it wants where a dataset has them."""
-    shown = [one for one in question.shown if one in view.schema.names]
+    shown = [one for one in question.shown if view.schema.get_field_index(one) >= 0]
     return replace(question, columns=tuple(dict.fromkeys((*question.columns, *shown)))) if shown else question
 
 

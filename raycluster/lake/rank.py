@@ -6,6 +6,7 @@ the words of its text that were asked for (`words.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from pydantic import Field
 
 from raycluster.errors import TooLarge
 from raycluster.lake.expression import Condition
-from raycluster.lake.hot import ROW, Hot
+from raycluster.lake.hot import ROW, Hot, Near
 from raycluster.lake.sql import any_of
 from raycluster.lake.table import LIVE
 from raycluster.lake.view import View
@@ -45,6 +46,7 @@ _MOST_TIED = 1000  # rows read to find the last of equal score; 3 ms. Of more, p
 _MOST_ROUNDS = 64
 _OBJECT = "object_id"
 _WHY = "_why"
+_NEAR = "_near"  # of a hit from memory: where it lies there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,8 @@ def ranked(view: View, question: Question) -> tuple[list[Hit], bool]:
         lists = {"vector": _listed(vector, depth, question), "text": _listed(text, depth, question)}
         found = fuse(lists, question.weights, key=_key(question))
     else:
-        found = explained(question.mode, _listed(vector if question.mode == "vector" else text, last + 1, question))
+        found = _listed(vector if question.mode == "vector" else text, last + 1, question)
+        found = explained(question.mode, found) if question.explain else found
     return _finished(view, question, found[question.offset : last]), len(found) > last
 
 
@@ -154,7 +157,7 @@ def _by_vector(view: View, question: Question, asked: Condition | None, k: int, 
     # direction: (dimension,) float32 of unit length, however long or short the vector is
     wide = np.asarray(question.vector, np.float64)
     wide = wide / np.abs(wide).max()
-    direction = (wide / np.linalg.norm(wide)).astype(np.float32)
+    direction = (wide / math.sqrt(wide @ wide)).astype(np.float32)
     hot = view.hot.get(question.column)
     if hot is not None:
         return _in_memory(view, hot, question, hot.nearest(direction, k, view.among(hot, asked, own)))
@@ -170,12 +173,13 @@ def _by_vector(view: View, question: Question, asked: Condition | None, k: int, 
     return [hit | {"score": 1.0 - hit.pop("_distance")} for hit in found.to_pylist()]
 
 
-def _in_memory(view: View, hot: Hot, question: Question, found: Sequence[tuple[int, float]]) -> list[Hit]:
+def _in_memory(view: View, hot: Hot, question: Question, found: Sequence[Near]) -> list[Hit]:
     """Return hits by row and score; their columns are for `_finished`, but what lists are made by."""
-    if not question.group:
-        return [{ROW: row, "score": score} for row, score in found]
-    objects = view.shown([row for row, _ in found], [_OBJECT], hot)
-    return [{ROW: row, "score": score, **one} for (row, score), one in zip(found, objects, strict=True)]
+    hits: list[Hit] = [{ROW: one.row, "score": one.score, _NEAR: one} for one in found]
+    if question.group:
+        for hit, of in zip(hits, view.shown(found, [_OBJECT], hot), strict=True):
+            hit.update(of)
+    return hits
 
 
 def _by_text(view: View, question: Question, asked: Condition | None, k: int, own: str | None) -> list[Hit]:
@@ -192,11 +196,10 @@ def _wanted(question: Question) -> list[str]:
 
 def _finished(view: View, question: Question, hits: Sequence[Hit]) -> list[Hit]:
     """Return hits with what was asked for, and nothing else."""
-    wanted = _wanted(question)
-    lacking = [hit for hit in hits if any(name not in hit for name in wanted)]
-    if lacking:
-        shown = view.shown([hit[ROW] for hit in lacking], wanted, view.hot[question.column])
-        for hit, columns in zip(lacking, shown, strict=True):
+    found = [hit for hit in hits if _NEAR in hit]
+    if found:
+        shown = view.shown([hit[_NEAR] for hit in found], _wanted(question), view.hot[question.column])
+        for hit, columns in zip(found, shown, strict=True):
             hit.update(columns)
     words = None
     if (question.explain or question.highlight) and not view.hides("text"):
@@ -205,7 +208,8 @@ def _finished(view: View, question: Question, hits: Sequence[Hit]) -> list[Hit]:
 
 
 def _told(question: Question, hit: Hit, words: Words | None) -> Hit:
-    told = {name: hit[name] for name in (*question.columns, "score")}
+    told = {name: hit[name] for name in question.columns}
+    told["score"] = hit["score"]
     text = hit.get("text") or ""
     if question.explain:
         told["why"] = {"mode": question.mode, **hit[_WHY], "matched": words.matched(text) if words else []}

@@ -23,7 +23,7 @@ from raycluster.lake import store
 from raycluster.lake.access import Access
 from raycluster.lake.columns import is_blob
 from raycluster.lake.expression import Condition, condition, wrong
-from raycluster.lake.hot import ROW, Hot
+from raycluster.lake.hot import ROW, Hot, Near
 from raycluster.lake.pile import Among
 from raycluster.lake.sql import enclosed
 from raycluster.lake.table import Table, require_column
@@ -73,6 +73,8 @@ class View:
         Raises:
             InvalidUse: there is no such column, or it holds pictures.
         """
+        if any(hot.names.issuperset(names) for hot in self.hot.values()):
+            return  # no picture is kept in memory
         for name in names:
             if is_blob(require_column(self, name, "columns")):
                 raise InvalidUse(
@@ -155,20 +157,21 @@ class View:
 
     def shows_at_hand(self, columns: Sequence[str], hot: Hot) -> bool:
         """Tell whether `shown` reads nothing."""
-        return set(columns) <= hot.names and not (self.masks and any(self.hides(name) for name in columns))
+        return hot.names.issuperset(columns) and not (self.masks and any(self.hides(name) for name in columns))
 
-    def shown(self, ids: Sequence[int], columns: Sequence[str], hot: Hot) -> list[dict[str, Any]]:
+    def shown(self, found: Sequence[Near], columns: Sequence[str], hot: Hot) -> list[dict[str, Any]]:
         """Return columns of rows that were found in memory: from there where they lie there, and nothing is masked.
 
         Raises:
             LakeError: as `scan`.
         """
         if self.shows_at_hand(columns, hot):
-            return hot.rows(ids, columns)
-        if not ids:
+            return hot.told([one.seat for one in found], columns)
+        if not found:
             return []
-        found = self.scan(columns, filter=f"{ROW} IN ({','.join(map(str, ids))})")
-        by_row = {row.pop(ROW): row for row in found.to_pylist()}
+        ids = [one.row for one in found]
+        rows = self.scan(columns, filter=f"{ROW} IN ({','.join(map(str, ids))})").to_pylist()
+        by_row = {row.pop(ROW): row for row in rows}
         return [by_row[one] for one in ids]
 
     def batches(self, columns: Sequence[str], asked: Condition | None, batch_size: int) -> Iterator[pa.RecordBatch]:

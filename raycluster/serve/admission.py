@@ -8,8 +8,7 @@ has begun it may take as long as the client reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
@@ -69,25 +68,23 @@ class Admission:
             body.goes_on = lambda read: clock.prolong(self.settings.timeout + read / _SLOWEST)
             answer.begins = clock.stop
             try:
-                async with self._turn():
+                await self._turn()
+                try:
                     await self.app(scope, body, answer)
+                finally:
+                    self._room.release()
             finally:
                 clock.stop()
         for one in late:
             await one
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Wait for room, and keep it."""
+    async def _turn(self) -> None:
+        """Wait for room."""
         self._waiting += 1
         try:
             await self._room.acquire()
         finally:
             self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._room.release()
 
 
 class _Clock:

@@ -69,10 +69,11 @@ def add_handlers(web: FastAPI) -> None:
     web.add_exception_handler(Exception, _mistake)
 
 
-async def refused(request: Request, error: Exception) -> JSONResponse:
-    """Answer to what was raised on purpose, as the handlers do."""
+async def answered(request: Request, error: Exception) -> JSONResponse:
+    """Answer to whatever was raised, as the handlers do."""
     by_kind = ((RayclusterError, _family), (RequestValidationError, _invalid), (HTTPException, _http))
-    return await next(handler for kind, handler in by_kind if isinstance(error, kind))(request, error)
+    handler = next((handler for kind, handler in by_kind if isinstance(error, kind)), _mistake)
+    return await handler(request, error)
 
 
 async def _family(request: Request, error: Exception) -> JSONResponse:

@@ -12,11 +12,11 @@ from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from raycluster.errors import Forbidden
 from raycluster.serve.answer import told
+from raycluster.serve.head import field
 
 _FIX = "open it as http://127.0.0.1, or let people in with --issuer or --tokens"
 
@@ -37,8 +37,9 @@ class OnlyHere:
 
 def _wrong(scope: Scope) -> str:
     """Return what shows that a request comes from elsewhere; nothing where it comes from here."""
-    client, headers = scope.get("client"), Headers(scope=scope)
-    return _says(None if client is None else client[0], headers.get("host", ""), headers.get("origin", ""))
+    client = scope.get("client")
+    host, origin = field(scope, b"host") or "", field(scope, b"origin") or ""
+    return _says(None if client is None else client[0], host, origin)
 
 
 @lru_cache(maxsize=1024)  # mostly the same: 0.05 ms to work out

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from raycluster.errors import RayclusterError
 from raycluster.serve.answer import told
 from raycluster.serve.context import Context
+from raycluster.serve.head import field
 
 PRINCIPAL = "raycluster.principal"  # where in a request's scope its principal is, once known
 _BODILESS = ("GET", "HEAD", "OPTIONS")
@@ -30,7 +30,7 @@ class Known:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on once it is known whose it is."""
         if scope["type"] == "http" and scope["method"] not in _BODILESS:
-            authorization = Headers(scope=scope).get("authorization")
+            authorization = field(scope, b"authorization")
             try:
                 scope[PRINCIPAL] = await run_in_threadpool(self.context.gate.identify, authorization)
             except RayclusterError as error:

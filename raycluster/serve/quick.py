@@ -8,7 +8,7 @@ FastAPI's own, from the endpoint's signature; so are the errors.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, get_type_hints
 
 from fastapi import Request, Response
@@ -16,12 +16,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from raycluster.errors import RayclusterError
-from raycluster.serve.answer import refused
-from raycluster.serve.visit import visited
+from raycluster.serve.answer import answered
+from raycluster.serve.context import Context
+from raycluster.serve.head import field
+from raycluster.serve.visit import visit_of
 
 _LARGE = 1 << 20  # bytes; a vector is 10 kB
 Model = TypeVar("Model", bound=BaseModel)
@@ -30,14 +32,14 @@ Model = TypeVar("Model", bound=BaseModel)
 class Quick(APIRoute):
     """A route whose endpoint is `(visit, asked)`, or `(visit, name, asked)` where its path names a dataset."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
+    def direct(self, context: Context) -> Callable[[Scope, Receive], Awaitable[Response]]:
+        """Return what answers a request without FastAPI."""
         endpoint, model = self.endpoint, get_type_hints(self.endpoint)["asked"]
 
-        async def handle(request: Request) -> Response:
-            visit = await visited(request)
-            asked = await read(request, model)
-            answer: Response = await endpoint(visit, *request.path_params.values(), asked)
+        async def handle(scope: Scope, receive: Receive) -> Response:
+            visit = await visit_of(scope, context)
+            asked = await read(scope, receive, model)
+            answer: Response = await endpoint(visit, *scope["path_params"].values(), asked)
             return answer
 
         return handle
@@ -46,37 +48,35 @@ class Quick(APIRoute):
 class Direct:
     """Takes requests for quick routes to them, past FastAPI's search for a route and what it keeps for each request."""
 
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], context: Context) -> None:
         self.app = app
-        self.routes = [(one, one.get_route_handler()) for one in routes if isinstance(one, Quick)]
+        self.routes = [(one, one.direct(context)) for one in routes if isinstance(one, Quick)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
-        if scope["type"] == "http" and scope["method"] == "POST":
+        if scope["method"] == "POST":
             for route, handle in self.routes:
                 if found := route.path_regex.match(scope["path"]):
                     scope["route"], scope["path_params"] = route, found.groupdict()
-                    request = Request(scope, receive, send)
-                    await (await _answered(handle, request))(scope, receive, send)
+                    try:
+                        answer = await handle(scope, receive)
+                    except ClientDisconnect:
+                        return
+                    except Exception as error:  # noqa: BLE001 - a mistake is logged and told, as FastAPI's handlers do
+                        answer = await answered(Request(scope), error)
+                    await answer(scope, receive, send)
                     return
         await self.app(scope, receive, send)
 
 
-async def _answered(handle: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
-    try:
-        return await handle(request)
-    except (RayclusterError, RequestValidationError, HTTPException) as error:
-        return await refused(request, error)
-
-
-async def read(request: Request, model: type[Model]) -> Model:
+async def read(scope: Scope, receive: Receive, model: type[Model]) -> Model:
     """Return a request's body.
 
     Raises:
         RequestValidationError: it is no JSON, or not what is wanted; as FastAPI says it.
     """
-    body = await request.body()
-    is_json = _is_json(request.headers.get("content-type", ""))  # else a page of another site could send it unasked
+    body = await _whole(receive)
+    is_json = _is_json(field(scope, b"content-type") or "")  # else a page of another site could send it unasked
     try:
         if is_json and len(body) > _LARGE:
             return _again(body, model)
@@ -88,6 +88,17 @@ async def read(request: Request, model: type[Model]) -> Model:
         if problems[0]["type"] == "json_invalid":
             return _again(body, model)
         raise _wrong(problems) from error
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts, more = list[bytes](), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def _again(body: bytes, model: type[Model]) -> Model:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 from base64 import b64decode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -22,7 +21,7 @@ from raycluster.lake import query
 from raycluster.lake.query import MOST_HITS, Mode
 from raycluster.lake.sql import is_whole
 from raycluster.lake.table import LIVE
-from raycluster.search import Embedded, Question, answer, answer_all, is_at_hand
+from raycluster.search import Embedded, Question, answer, answer_all, at_hand
 from raycluster.serve import trace
 from raycluster.serve.context import Seen
 from raycluster.serve.datasets import Name
@@ -63,6 +62,9 @@ class Weights(Sent):
     text: Annotated[FiniteFloat, Field(ge=0, le=1000)] = 1.0
 
 
+_EVEN = Weights()
+
+
 class Asked(Sent):
     """A question by one of `text`, `image`, `audio`, `id` and `vector`; with mode `hybrid`, by `text` and another."""
 
@@ -73,7 +75,8 @@ class Asked(Sent):
     vector: Annotated[list[FiniteFloat] | None, Field(min_length=1, max_length=8192)] = None
     column: Annotated[Text | None, Field(description="the space of `vector`, or of the row", max_length=200)] = None
     mode: Annotated[Mode, Field(description="by meaning, by words, or by both, fused by rank")] = "vector"
-    weights: Weights = Weights()
+    # pydantic would copy a default for every question: as long as reading the rest takes
+    weights: Weights = Field(default_factory=lambda: _EVEN, json_schema_extra={"default": _EVEN.model_dump()})
     k: Annotated[int, Field(description="hits of a page", ge=1, le=1000)] = 10
     offset: Annotated[int, Field(description="`next` of the page before", ge=0, le=MOST_HITS)] = 0
     filter: Annotated[Text | None, Field(description="an SQL condition on the columns; exact")] = None
@@ -181,14 +184,13 @@ async def search(visit: Visitor, name: Name, asked: AskedOne) -> JSONResponse:
         seen = await run_in_threadpool(visit.read, name, asked.version)
     question = asked.question(asked.version)
     embedded = await _embedded(visit, seen, question)
+    quick = at_hand(seen.table, question, embedded, access=seen.access)
+    if quick is not None:
+        return reply(_timed(visit, name, question, quick))  # in less time than a thread takes to begin
 
     def work() -> JSONResponse:
-        with _timed(visit, name, question):
-            found = answer(seen.table, question, embedded, access=seen.access)
-        return reply(found)
+        return reply(_timed(visit, name, question, lambda: answer(seen.table, question, embedded, access=seen.access)))
 
-    if is_at_hand(seen.table, question, embedded, access=seen.access):
-        return work()  # in less time than a thread takes to begin
     return await run_in_threadpool(work)
 
 
@@ -204,9 +206,7 @@ async def search_several(visit: Visitor, asked: AskedSeveral) -> JSONResponse:
     parts = [(one.table, made, one.access) for one, made in zip(seen, embedded, strict=True)]
 
     def work() -> JSONResponse:
-        with _timed(visit, _SEVERAL, question):
-            found = answer_all(parts, question)
-        return reply(found)
+        return reply(_timed(visit, _SEVERAL, question, lambda: answer_all(parts, question)))
 
     return await run_in_threadpool(work)
 
@@ -244,13 +244,12 @@ async def _embedded(visit: Visit, seen: Seen, question: Question) -> Embedded | 
         return await visit.context.embed(seen.table.name, question.version, unembedded)
 
 
-@contextmanager
-def _timed(visit: Visit, dataset: str, question: Question) -> Iterator[None]:
-    """Tell those who watch how long the lake takes."""
+def _timed(visit: Visit, dataset: str, question: Question, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Let the lake work, and tell those who watch how long it takes."""
     known = {"dataset": dataset, "version": question.version, "mode": question.mode, "k": question.k}
     took = visit.context.metrics.search_seconds.labels(dataset, question.mode)
     with took.time(), trace.span("lance query", **known):
-        yield
+        return work()
 
 
 def _bytes(name: str, text: str | None) -> bytes | None:

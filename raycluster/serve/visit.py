@@ -11,11 +11,13 @@ from typing import Annotated
 import pyarrow as pa
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Scope
 
 from raycluster.errors import Forbidden, NotFound, RayclusterError
 from raycluster.govern.principal import Principal
 from raycluster.lake.table import LIVE, Table
 from raycluster.serve.context import Context, Seen
+from raycluster.serve.head import field
 from raycluster.serve.known import PRINCIPAL
 
 
@@ -100,10 +102,14 @@ async def visited(request: Request) -> Visit:
     Raises:
         Unauthenticated: it says nobody whom the gate knows.
     """
-    context: Context = request.app.state.context
-    known: Principal | None = request.scope.get(PRINCIPAL)
+    return await visit_of(request.scope, request.app.state.context)
+
+
+async def visit_of(scope: Scope, context: Context) -> Visit:
+    """Return whose request it is, as `visited`."""
+    known: Principal | None = scope.get(PRINCIPAL)
     if known is None:
-        identify, authorization = context.gate.identify, request.headers.get("authorization")
+        identify, authorization = context.gate.identify, field(scope, b"authorization")
         asks = context.gate.rules.authenticates  # and may ask the issuer for its keys
         known = await run_in_threadpool(identify, authorization) if asks else identify(authorization)
     return Visit(context, known)

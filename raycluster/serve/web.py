@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any
@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from raycluster import __version__
 from raycluster.serve.admission import Admission
@@ -39,6 +40,20 @@ GROUPS = (
 _PUBLIC = ("health", "console")  # they hold no data
 
 
+class Web(FastAPI):
+    """FastAPI behind layers of our own: what they answer themselves never comes to it."""
+
+    door: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in."""
+        await (self.door if scope["type"] == "http" else self.inside)(scope, receive, send)
+
+    async def inside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Do what FastAPI does."""
+        await super().__call__(scope, receive, send)
+
+
 def application(context: Context) -> FastAPI:
     """Return the application over one context, as any ASGI server runs it."""
 
@@ -49,7 +64,7 @@ def application(context: Context) -> FastAPI:
         yield
         context.close()
 
-    web = FastAPI(title="raycluster", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    web = Web(title="raycluster", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     web.state.context = context
     # For the API's document only: whose credentials they are is found out by `Known` and `Visit`.
     bearer = [Depends(HTTPBearer(auto_error=False))] if context.settings.rules.authenticates else []
@@ -60,12 +75,17 @@ def application(context: Context) -> FastAPI:
         web.include_router(router, **told)
         quick += router.routes
     add_handlers(web)
-    web.add_middleware(Direct, routes=quick)
-    if context.settings.rules.authenticates:
-        web.add_middleware(Known, context=context)
-    web.add_middleware(Admission, settings=context.settings)
-    if not context.settings.rules.authenticates:
-        web.add_middleware(OnlyHere)
-    web.add_middleware(Measured, metrics=context.metrics)
-    web.add_middleware(Traced)
+    web.door = _layers(web.inside, quick, context)
     return web
+
+
+def _layers(inside: ASGIApp, quick: Sequence[BaseRoute], context: Context) -> ASGIApp:
+    """Return what a request goes through, the innermost first."""
+    authenticates = context.settings.rules.authenticates
+    door: ASGIApp = Direct(inside, quick, context)
+    if authenticates:
+        door = Known(door, context)
+    door = Admission(door, context.settings)
+    if not authenticates:
+        door = OnlyHere(door)
+    return Traced(Measured(door, context.metrics))

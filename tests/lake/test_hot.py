@@ -382,6 +382,6 @@ def test_a_build_ends_when_the_process_does(living: Any, tmp_path: Path) -> None
 
 def test_a_dataset_that_is_let_go_leaves_no_memory_in_use(living: Any) -> None:
     assert living.heat.told()["d"].rows > 800
-    assert query.is_at_hand(living.follower.table("d"), Question(vector=unit(1)))
+    assert query.at_hand(living.follower.table("d"), Question(vector=unit(1)))
     living.follower._let_go("d")
     assert not living.heat.told()
