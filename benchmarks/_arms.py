@@ -1,7 +1,8 @@
 """One pipeline becomes the arms of a benchmark: plain processes, a Ray Data script, Daft, and raycluster.
 
-A workload's file says what it makes of some files (`Work.pipeline`) and how a user declares the same; how the arms
-share the work out, and how rows are stored, is here, once, so that arms differ in the framework only.
+A workload's file says how files are taken apart, which models come after, and how a user declares the same; what that
+makes of some files (`Work.pipeline`), how the arms share the work out, and how rows are stored, is here, once, so that
+arms differ in the framework only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 from _bench import CORES, Question
 from _corpus import Corpus, files
-from _decode import IDENTITY, Taken, identify, turns
+from _decode import IDENTITY, Taken, encoded, identify, turns
 
 from raycluster.encode import Encode
 
@@ -30,8 +31,8 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 _NATIVE = {"DAFT_RUNNER": "native"}  # else it would take a Ray that runs in this process
 
-# Made once in a process: some files become a batch of rows.
-Pipeline = Callable[[list[str]], pa.RecordBatch]
+Take = Callable[[list[str]], Taken]
+Pipeline = Callable[[list[str]], pa.RecordBatch]  # some files become a batch of rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,9 @@ class Work:
 
     file: Path
     corpus: Corpus
-    schema: pa.Schema  # of the rows; all of it is compared
-    pipeline: Callable[[], Pipeline]
+    take: Callable[[], Take]  # called once in a process: opens what takes files apart
+    columns: tuple[tuple[str, pa.DataType], ...]  # of the rows that it takes, beside their identity
+    models: tuple[Encode, ...]  # a later one may take what an earlier one wrote
     turn: int  # files a call
     declared: Mapping[str, Any]  # decode and encode of the workload's file
     sizes: tuple[int, int]  # files of the short and the long job
@@ -51,6 +53,25 @@ class Work:
     def name(self) -> str:
         """Return the workload's name."""
         return self.file.stem
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Return the columns of the rows; all of them are compared."""
+        return pa.schema([*IDENTITY, *self.columns, *(field for model in self.models for field in model.writes)])
+
+    def pipeline(self) -> Pipeline:
+        """Load the models and return the function from files to rows."""
+        take, encoders, schema = self.take(), [model.encoder() for model in self.models], self.schema
+
+        def rows(paths: list[str]) -> pa.RecordBatch:
+            taken = take(paths)
+            made: dict[str, list[Any]] = {}
+            for model, encode in zip(self.models, encoders, strict=True):
+                payloads = made.get(model.takes, taken.payloads)
+                made |= encoded(encode, payloads, batch=model.batch)
+            return taken.batch(schema, made)
+
+        return rows
 
     @property
     def arms(self) -> dict[str, Callable[[Path, Path], str]]:
@@ -64,6 +85,8 @@ class Work:
 
     def question(self) -> Question:
         """Return the benchmark."""
+        if not find_spec("daft"):
+            print('without Daft, a rival, which is not installed: pip install "raycluster[bench]"', file=sys.stderr)
         return Question(
             file=self.file,
             corpus=self.corpus,

@@ -22,6 +22,9 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from PIL import Image
 
+    from raycluster.decode import Decode
+    from raycluster.row import Piece
+
 Pixels = npt.NDArray[np.uint8]  # (side, side, rgb)
 
 SIDE, SHORTER, SMALL = 224, 256, 256  # pixels: of the square, of the shorter side before, of what is measured at most
@@ -164,20 +167,28 @@ def _shown(content: bytearray, fps: float) -> tuple[float, list[tuple[float, Pix
     return duration, shown
 
 
-def pieces(paths: Iterable[str], decoders: Mapping[str, tuple[tuple[str, str], Any]], payload: str) -> Taken:
-    """Read files and let raycluster's decoders take them apart, by suffix: kind (see `Taken.add`) and decoder."""
+def pieces(
+    stages: Mapping[str, tuple[tuple[str, str], Decode]], payload: Callable[[Piece], Any]
+) -> Callable[[Iterable[str]], Taken]:
+    """Open raycluster's own decoders, by suffix: kind (see `Taken.add`) and stage; return what takes files by them."""
     from raycluster.row import Media
 
-    found = Taken()
-    for path in paths:
-        file = read(path)
-        kind, decoder = decoders[os.path.splitext(path)[1]]
-        identity = {"object_id": file.object_id, "uri": file.uri, "sha256": file.sha256}
-        media = Media(modality=kind[0], media_type=kind[1], content=memoryview(file.content), **identity)
-        for piece in decoder(media):
-            own = {"position": piece.position, "text": piece.text, "features": piece.features}
-            found.add(file, kind, getattr(piece, payload), **own)
-    return found
+    opened = {suffix: (kind, stage.decoder()) for suffix, (kind, stage) in stages.items()}
+
+    def take(paths: Iterable[str]) -> Taken:
+        found = Taken()
+        for path in paths:
+            file = read(path)
+            kind, decode = opened[os.path.splitext(path)[1]]
+            identity = {"object_id": file.object_id, "uri": file.uri, "sha256": file.sha256}
+            for piece in decode(
+                Media(modality=kind[0], media_type=kind[1], content=memoryview(file.content), **identity)
+            ):
+                own = {"position": piece.position, "text": piece.text, "features": piece.features}
+                found.add(file, kind, payload(piece), **own)
+        return found
+
+    return take
 
 
 def _square(shown: Pixels) -> tuple[Pixels, dict[str, Any]]:

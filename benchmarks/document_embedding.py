@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow as pa
 from _arms import Work
 from _corpus import DOCUMENTS
-from _decode import IDENTITY, encoded, pieces
+from _decode import pieces
 
 from raycluster.decode.document import Document
 from raycluster.decode.text import Text
@@ -18,30 +19,18 @@ MODEL = Minilm(batch=64)
 PAGES, TEXTS = Document(chunk=200, dpi=200, thumbnail=False), Text(chunk=200, overlap=20)
 MEASURED = ("language", "characters", "words", "tokens", "symbol_share", "repetition")
 FEATURES = pa.struct([(name, Text.features[name]) for name in MEASURED])
-SCHEMA = pa.schema([*IDENTITY, ("text", pa.string()), ("features", FEATURES), *MODEL.writes])
-
-
-def pipeline() -> Callable[[list[str]], pa.RecordBatch]:
-    """Load the model and return the function from documents to rows."""
-    encode, pages, texts = MODEL.encoder(), PAGES.decoder(), TEXTS.decoder()
-    kinds = {
-        ".pdf": (("document", "application/pdf"), pages),
-        ".txt": (("text", "text/plain"), texts),
-        ".md": (("text", "text/markdown"), texts),
-    }
-
-    def rows(paths: list[str]) -> pa.RecordBatch:
-        found = pieces(paths, kinds, "text")
-        return found.batch(SCHEMA, encoded(encode, found.payloads, batch=MODEL.batch))
-
-    return rows
-
+KINDS = {
+    ".pdf": (("document", "application/pdf"), PAGES),
+    ".txt": (("text", "text/plain"), TEXTS),
+    ".md": (("text", "text/markdown"), TEXTS),
+}
 
 WORK = Work(
     file=Path(__file__),
     corpus=DOCUMENTS,
-    schema=SCHEMA,
-    pipeline=pipeline,
+    take=partial(pieces, KINDS, attrgetter("text")),
+    columns=(("text", pa.string()), ("features", FEATURES)),
+    models=(MODEL,),
     turn=4,
     declared={
         "decode": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from _arms import Pictures, Work
 from _corpus import PHOTOS
-from _decode import IDENTITY, PICTURE, photos
+from _decode import PICTURE, photos
 
 from raycluster.encode import Encode, Encoder
 
@@ -49,23 +49,12 @@ class Histogram(Encode):
         return encode
 
 
-def pipeline() -> Callable[[list[str]], pa.RecordBatch]:
-    """Return the function from photos to rows."""
-    encode = Histogram().encoder()
-
-    def rows(paths: list[str]) -> pa.RecordBatch:
-        found = photos(paths)
-        return found.batch(SCHEMA, encode(found.payloads))
-
-    return rows
-
-
-SCHEMA = pa.schema([*IDENTITY, ("features", PICTURE), COLUMN])
 WORK = Work(
     file=Path(__file__),
     corpus=PHOTOS,
-    schema=SCHEMA,
-    pipeline=pipeline,
+    take=lambda: photos,
+    columns=(("features", PICTURE),),
+    models=(Histogram(),),
     turn=64,
     declared={"decode": {"image": {"size": 224, "thumbnail": False}}, "encode": [{"use": "histogram:Histogram"}]},
     sizes=(1000, 6000),

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 from _arms import Work
 from _corpus import CLIPS
-from _decode import IDENTITY, PICTURE, encoded, frames
+from _decode import PICTURE, frames
 
 from raycluster.encode.efficientnet import Efficientnet
 
 FPS = 2
 MODEL = Efficientnet(batch=64)
-SPAN = [("start_seconds", pa.float64()), ("end_seconds", pa.float64())]
-SCHEMA = pa.schema([*IDENTITY, *SPAN, ("features", PICTURE), *MODEL.writes])
-
-
-def pipeline() -> Callable[[list[str]], pa.RecordBatch]:
-    """Load the network and return the function from films to rows."""
-    encode = MODEL.encoder()
-
-    def rows(paths: list[str]) -> pa.RecordBatch:
-        found = frames(paths, fps=FPS)
-        return found.batch(SCHEMA, encoded(encode, found.payloads, batch=MODEL.batch))
-
-    return rows
-
-
 WORK = Work(
     file=Path(__file__),
     corpus=CLIPS,
-    schema=SCHEMA,
-    pipeline=pipeline,
+    take=lambda: partial(frames, fps=FPS),
+    columns=(("start_seconds", pa.float64()), ("end_seconds", pa.float64()), ("features", PICTURE)),
+    models=(MODEL,),
     turn=4,
     declared={
         "decode": {"video": {"fps": FPS, "size": 224, "thumbnail": False}},

@@ -22,6 +22,7 @@ import _bench  # noqa: E402
 import _corpus  # noqa: E402
 import _load  # noqa: E402
 import _tree  # noqa: E402
+import histogram  # noqa: E402
 import scale  # noqa: E402
 
 SIZES = {
@@ -89,6 +90,14 @@ def test_each_arm_is_measured_from_nothing_and_warm() -> None:
 
 def number(path: Path, chance: random.Random) -> None:
     path.write_text(str(chance.random()))
+
+
+def test_a_rival_that_is_not_installed_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "daft", None)
+    assert list(histogram.WORK.question().arms) == ["limit", "script", "raycluster"]
+    assert "without Daft" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:lance is not fork-safe")  # which others here have loaded; the forks write numbers
