@@ -19,6 +19,7 @@ import pyarrow as pa
 
 Vectors = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]  # places, or row ids
+_Reader = Callable[[Sequence[int]], list[Any]]  # places -> a column's values there
 
 # Fewer vectors than this are compared one by one, in a millisecond.
 GRAPH_ROWS = 4096
@@ -107,11 +108,11 @@ class Pile:
 
     def told(self, places: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
         """Return columns of places, in their order."""
-        readers = [(name, self._readers[name]) for name in names]
-        return [{name: read(at) for name, read in readers} for at in places]
+        columns = [self._readers[name](places) for name in names]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     @cached_property
-    def _readers(self) -> dict[str, Callable[[int], Any]]:
+    def _readers(self) -> dict[str, _Reader]:
         return {name: _reader(one) for name, one in zip(self.rows.schema.names, self.rows.columns, strict=True)}
 
     def is_cheaper_listed(self, places: int) -> bool:
@@ -151,27 +152,32 @@ class Pile:
         return made
 
 
-def _reader(column: pa.Array) -> Callable[[int], Any]:
-    """Return what reads one value where it lies: a fifth of the time that Arrow's own scalar takes."""
+def _reader(column: pa.Array) -> _Reader:
+    """Return what reads values where they lie: in a tenth of the time that Arrow's own scalars take."""
     if column.null_count == len(column):
-        return lambda _: None
+        return lambda places: [None] * len(places)
     read, first = _valid_reader(column), column.offset
     if not column.null_count:
         return read
     bits = memoryview(column.buffers()[0])
-    return lambda at: read(at) if bits[(first + at) >> 3] >> ((first + at) & 7) & 1 else None
+
+    def read_valid(places: Sequence[int]) -> list[Any]:
+        valid = [bits[(first + at) >> 3] >> ((first + at) & 7) & 1 for at in places]
+        return [one if there else None for one, there in zip(read(places), valid, strict=True)]
+
+    return read_valid
 
 
-def _valid_reader(column: pa.Array) -> Callable[[int], Any]:
+def _valid_reader(column: pa.Array) -> _Reader:
     kind, first, count = column.type, column.offset, column.offset + len(column)
     if pa.types.is_large_string(kind):
         _, ends, content = column.buffers()
-        text, at_byte = memoryview(content or b""), _seen(ends, np.int64, count + 1)
-        return lambda at: str(text[at_byte[first + at] : at_byte[first + at + 1]], "utf-8")
+        text, end = memoryview(content or b""), _seen(ends, np.int64, count + 1)[first:]
+        return lambda places: [str(text[end[at] : end[at + 1]], "utf-8") for at in places]
     if pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind):
-        numbers = _seen(column.buffers()[1], kind.to_pandas_dtype(), count)
-        return lambda at: numbers[first + at]
-    return lambda at: column[at].as_py()
+        numbers = _seen(column.buffers()[1], kind.to_pandas_dtype(), count)[first:]
+        return lambda places: [numbers[at] for at in places]
+    return lambda places: [column[at].as_py() for at in places]
 
 
 def _seen(buffer: Any, kind: Any, count: int) -> Any:

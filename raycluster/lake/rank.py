@@ -199,6 +199,8 @@ def _finished(view: View, question: Question, hits: Sequence[Hit]) -> list[Hit]:
     found = [hit for hit in hits if _NEAR in hit]
     if found:
         shown = view.shown([hit[_NEAR] for hit in found], _wanted(question), view.hot[question.column])
+        if question.mode == "vector" and not (question.explain or question.highlight or question.group):
+            return [columns | {"score": hit["score"]} for hit, columns in zip(found, shown, strict=True)]
         for hit, columns in zip(found, shown, strict=True):
             hit.update(columns)
     words = None

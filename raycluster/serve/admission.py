@@ -8,6 +8,7 @@ has begun it may take as long as the client reads.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class Admission:
             await self._bounded(scope, body, send)
 
     async def _bounded(self, scope: Scope, body: _Body, send: Send) -> None:
-        answer, late = _Answer(send, stalled=self.stalled), list[asyncio.Task[None]]()
+        late = list[asyncio.Task[None]]()
         # A thread cannot be interrupted. anyio waits for it, so that the room is free when the work has ended, not when
         # it has been told to: otherwise threads would gather without bound. The client is told at once, meanwhile.
         with anyio.CancelScope() as limit:
@@ -62,11 +63,11 @@ class Admission:
             def end() -> None:
                 if answer.replace():
                     late.append(asyncio.ensure_future(told(_late(self.settings.timeout))(scope, body, send)))
-                    limit.cancel()
+                limit.cancel()
 
             clock = _Clock(self.settings.timeout, end)
-            body.goes_on = lambda read: clock.prolong(self.settings.timeout + read / _SLOWEST)
-            answer.begins = clock.stop
+            answer = _Answer(send, clock, stalled=self.stalled)
+            body.goes_on = lambda read: answer.waits(self.settings.timeout + read / _SLOWEST)
             try:
                 await self._turn()
                 try:
@@ -88,25 +89,42 @@ class Admission:
 
 
 class _Clock:
-    """Calls `end` once its time is over, unless it has been stopped."""
+    """Calls `end` once its time is over; to be set anew, for every part of an answer, it rarely moves its timer."""
 
     def __init__(self, seconds: float, end: Callable[[], None]) -> None:
         self._end, self._loop = end, asyncio.get_running_loop()
         self._since = self._loop.time()
-        self._until = self._since + seconds
-        self._timer = self._loop.call_at(self._until, self._look)
+        self._until = self._due = self._since + seconds
+        self._timer = self._loop.call_at(self._due, self._look)
 
     def prolong(self, seconds: float) -> None:
         """Let it last so many seconds in all."""
         self._until = self._since + seconds
 
+    def restart(self, seconds: float) -> None:
+        """Let it last so many seconds from now on."""
+        self._until = self._loop.time() + seconds
+        if self._until < self._due:
+            self._arm()
+
+    def pause(self) -> None:
+        """Let it last until it is started again."""
+        self._until = math.inf
+
     def stop(self) -> None:
         """End it."""
         self._timer.cancel()
 
+    def _arm(self) -> None:
+        self._timer.cancel()
+        self._due = self._until
+        self._timer = self._loop.call_at(self._due, self._look)
+
     def _look(self) -> None:
-        if self._loop.time() < self._until:
-            self._timer = self._loop.call_at(self._until, self._look)
+        if self._until == math.inf:
+            self._due = math.inf
+        elif self._loop.time() < self._until:
+            self._arm()
         else:
             self._end()
 
@@ -150,10 +168,14 @@ class _Body:
 class _Answer:
     """A response on its way: once it has begun, nothing else can take its place, and the other way round."""
 
-    def __init__(self, send: Send, *, stalled: float) -> None:
-        self._send, self._stalled = send, stalled
+    def __init__(self, send: Send, clock: _Clock, *, stalled: float) -> None:
+        self._send, self._clock, self._stalled = send, clock, stalled
         self._begun, self._replaced = False, False
-        self.begins: Callable[[], None] = lambda: None
+
+    def waits(self, seconds: float) -> None:
+        """Let it begin within so many seconds in all."""
+        if not self._begun:
+            self._clock.prolong(seconds)
 
     def replace(self) -> bool:
         """Let another answer take its place, if it has not begun; tell whether it does."""
@@ -163,9 +185,8 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if self._replaced:
             return
-        if not self._begun:
-            self._begun = True
-            self.begins()
+        self._begun = True
         # A video that is paused would keep its room for as long as its page is open; browsers ask again.
-        async with asyncio.timeout(self._stalled):
-            await self._send(message)
+        self._clock.restart(self._stalled)
+        await self._send(message)
+        self._clock.pause()
