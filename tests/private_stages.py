@@ -37,6 +37,14 @@ class Marking(Encode):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seeing(Marking):
+    """Writes which GPUs its process may see."""
+
+    def encoder(self):
+        return lambda texts: {"mark": [os.environ.get("CUDA_VISIBLE_DEVICES")] * len(texts)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Slow(Marking):
     """Takes its time over each text."""
 

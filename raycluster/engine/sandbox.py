@@ -7,6 +7,7 @@ in the worker itself, so that good media pay nothing for bad ones.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -60,7 +61,7 @@ class Sandbox:
             # spawn: a fork of a process that holds threads, locks and a CUDA context is not safe to run in
             context = multiprocessing.get_context("spawn")
             self._doing = context.Array("c", _NAME_BYTES)
-            shared = [self._doing, child.parent()]
+            shared = [self._doing, child.parent(), bool(self.job.pools[self.pool].needs.gpu)]
             self._children = ProcessPool(max_workers=1, initializer=_share, initargs=shared, context=context)
         self._doing.value = b"read"
         try:
@@ -99,10 +100,12 @@ def _work_through(job: Job, pool: int, unit: bytes) -> bytes:
     return _pack(list(_lines[pool].run(pa.Table.from_batches(_unpack(unit)))))
 
 
-def _share(doing: Any, parent: child.Parent | None) -> None:
+def _share(doing: Any, parent: child.Parent | None, has_gpu: bool) -> None:
     global _doing
     _doing = doing
     child.adopt(parent)
+    if not has_gpu:  # it is no worker of Ray's, which would know (`encode/_torch.py`)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with suppress(OSError):  # if memory runs out on this machine, the kernel shall take this process, not the worker
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -1,6 +1,7 @@
 """Processes that crash, are killed, hang or exit cost the one object they were at, and the code says how."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,19 @@ def test_what_took_the_whole_worker_along_twice_is_not_tried_again(job: Any, uni
     assert begun == [0, 1]
     assert rows[0]["mark"] == "good"
     assert (rows[1]["error"]["code"], rows[1]["stage"]) == ("out_of_memory", "memory")
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_it_sees_the_gpu_that_its_worker_was_given(
+    job: Any, units: Units, corpus: Path, monkeypatch: pytest.MonkeyPatch, gpus: float
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    (corpus / "a.txt").write_text("good words\n")
+    work = job(encode="[{use: 'private_stages:Seeing'}]")
+    (pool,) = work.pools
+    work = replace(work, pools=(replace(pool, needs=replace(pool.needs, gpu=gpus)),))
+    (rows,) = Sandbox(work, 0).run(units(work))
+    assert rows.column("mark").to_pylist() == ["3" if gpus else ""]
 
 
 def test_a_sandboxed_row_is_the_row_of_a_line(job: Any, units: Units, corpus: Path) -> None:
