@@ -211,6 +211,13 @@ async def search_several(visit: Visitor, asked: AskedSeveral) -> JSONResponse:
     return await run_in_threadpool(work)
 
 
+for _path, _endpoint, _model in (
+    ("/v1/datasets/{name}/search", search, Found),
+    ("/v1/search", search_several, FoundInSeveral),
+):
+    router.add_api_route(_path, _endpoint, methods=["POST"], response_model=_model, route_class_override=Quick)
+
+
 @router.get("/v1/datasets/{name}/facets", response_model=Counted)
 def facets(
     visit: Visitor,
@@ -226,13 +233,6 @@ def facets(
         raise TooLarge(f"{len(wanted)} columns; {_MOST_FACETS} is the most", where="columns")
     found = query.facets(seen.table, wanted, filter=filter, version=version, access=seen.access)
     return reply({"dataset": name, "version": found.version, "rows": found.rows, "facets": found.facets})
-
-
-for _path, _endpoint, _model in (
-    ("/v1/datasets/{name}/search", search, Found),
-    ("/v1/search", search_several, FoundInSeveral),
-):
-    router.add_api_route(_path, _endpoint, methods=["POST"], response_model=_model, route_class_override=Quick)
 
 
 async def _embedded(visit: Visit, seen: Seen, question: Question) -> Embedded | None:

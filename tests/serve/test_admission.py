@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import requests
@@ -272,3 +272,44 @@ def test_a_field_that_is_wrong_is_named(running: Running) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid")
     assert requests.put(f"{running.url}/json", timeout=10).json()["error"]["code"] == "not_allowed"
     assert json.loads(answer.text)
+
+
+async def answer(parts: int, send: Any, *, pause: float = 0.0) -> None:
+    """Answer in parts, under a limit of 30 s for the beginning and 0.1 s for each part."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(parts):
+            await asyncio.sleep(pause)
+            await send({"type": "http.response.body", "body": b"part", "more_body": True})
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    admission = Admission(app, Settings(lake="x", at_once=1), stalled=0.1)
+    await admission({"type": "http", "method": "GET", "path": "/", "headers": []}, receive, send)
+    assert not admission._room.locked()
+
+
+def test_a_part_that_nobody_takes_ends_an_answer_long_before_its_limit() -> None:
+    taken = []
+
+    async def send(message: Any) -> None:
+        taken.append(message)
+        if len(taken) == 3:
+            await asyncio.sleep(60)
+
+    begun = time.monotonic()
+    asyncio.run(answer(9, send))
+    assert len(taken) == 3
+    assert 0.1 <= time.monotonic() - begun < 5
+
+
+def test_between_its_parts_an_answer_may_take_longer() -> None:
+    taken = []
+
+    async def send(message: Any) -> None:
+        taken.append(message)
+
+    asyncio.run(answer(2, send, pause=0.3))
+    assert len(taken) == 3
