@@ -233,7 +233,9 @@ class Hot:
         first = len(self.base.pile.ids)
         if not self.tail.ids.size:
             return self.base.pile.told(seats, names)
-        return [(self.base.pile if at < first else self.tail).told([at % first], names)[0] for at in seats]
+        return [
+            (self.base.pile.told([at], names) if at < first else self.tail.told([at - first], names))[0] for at in seats
+        ]
 
 
 def refreshed(base: Base, dataset: Any, column: str, *, most_stale: float) -> Hot | None:

@@ -331,6 +331,21 @@ def test_vectors_that_point_nowhere_are_left_out(tmp_path: Path) -> None:
     assert held.nearest(vectors[8] / np.linalg.norm(vectors[8].astype(np.float64)), 1, None)[0][0] == 8
 
 
+def test_more_rows_may_be_new_than_old(writer: Any, tmp_path: Path) -> None:
+    writer.put(["a"])
+    build(writer.table.open(), "vector", COLUMNS, tmp_path, lambda: None)
+    writer.put([f"o/{one}" for one in range(20)])
+    held = refreshed(Base.open(tmp_path), writer.table.open(), "vector", most_stale=0)
+    assert held is not None
+    assert len(held.tail.ids) > 3 * len(held.base.pile.ids)
+    near = held.nearest(unit(1).astype(np.float32), 1000, None)
+    rows = writer.table.open().to_table(columns=["id"], filter="vector IS NOT NULL", with_row_id=True).to_pylist()
+    told = held.told([one.seat for one in near], ["id"])
+    assert {one.row: its["id"] for one, its in zip(near, told, strict=True)} == {
+        one[hot.ROW]: one["id"] for one in rows
+    }
+
+
 def test_a_graph_that_does_not_find_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hot, "GRAPH_ROWS", 100)
     monkeypatch.setattr(hot, "calibrated", lambda index: None)
