@@ -58,6 +58,14 @@ def joins_cluster(address: str | None) -> bool:
     return bool(address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
 
 
+def is_own() -> bool:
+    """Tell whether the Ray that this process works on is its own: one node, nobody else's, which ends with it."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    return node is not None and bool(node.head)
+
+
 def connect(address: str | None = None) -> Cluster:
     """Join the cluster at `address` (or RAY_ADDRESS), or start one on this machine; describe its nodes.
 

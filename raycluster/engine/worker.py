@@ -1,4 +1,4 @@
-"""A unit of work goes in, a message about its fragments comes out: the actor of one pool.
+"""A unit of work goes in, a message about its fragments comes out: the actor of one pool, or a task of the only one.
 
 Rows of the last pool are written where they were made: what travels back is the fragments' metadata and the sums.
 """
@@ -6,6 +6,8 @@ Rows of the last pool are written where they were made: what travels back is the
 from __future__ import annotations
 
 import logging
+import pickle
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -21,6 +23,9 @@ from raycluster.engine.progress import HELD, Reporter
 from raycluster.engine.sandbox import Sandbox
 from raycluster.lake.write import size_bytes
 
+# What the only pool has loaded stays for the next run of its program; after so long without work it is let go.
+_KEPT_SECONDS = 300.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +36,7 @@ class Worker:
         hook.install()  # again to no effect, but where a program has started Ray by itself
         owner = asdict(owner_of(job.workload, job.run_id))
         meter.charge(owner)
-        Log(owner, level=logging.INFO)  # until the process ends, which works for this run only
+        self.log = Log(owner, level=logging.INFO)  # until the process ends, or works for another run
         tracing.join(job.trace)
         _log.info("works in pool %d of %d", pool + 1, len(job.pools))
         self.job = job
@@ -87,3 +92,39 @@ class Worker:
             return int(ray.get(method.remote(*arguments)))
         except ray.exceptions.RayError:
             return 1
+
+
+class _Here:
+    """Of this process: the worker that it is, and when that is let go."""
+
+    worker: Worker | None = None
+    end = threading.Timer(0, lambda: None)
+
+
+def work(unit: pa.Table, *, run_id: str, job: bytes, progress: Any) -> Iterator[pa.Table]:
+    """Work through a unit in a process that stays when its run ends: the next run finds imported what it needs.
+
+    Args:
+        unit: as a `Worker` takes it.
+        run_id: of the job.
+        job: pickled, for it is unpacked once a run and not once a unit.
+        progress: the run's `Progress` actor.
+    """
+    _Here.end.cancel()
+    worker = _Here.worker
+    if worker is None or worker.job.run_id != run_id:
+        before = _let_go()
+        worker = _Here.worker = Worker(pickle.loads(job), 0, progress)
+        if before is not None:
+            worker.line.take_over(before.line)
+    yield from worker(unit)
+    _Here.end = threading.Timer(_KEPT_SECONDS, _let_go)
+    _Here.end.daemon = True
+    _Here.end.start()
+
+
+def _let_go() -> Worker | None:
+    worker, _Here.worker = _Here.worker, None
+    if worker is not None:
+        worker.log.close()
+    return worker

@@ -65,7 +65,7 @@ def test_both_workers_killed_from_outside(trial: Trial) -> None:
         while len(trial.worked_on()) < 10 or len(killed) < 2:  # the second may start seconds after the first
             assert driver.poll() is None
             time.sleep(0.02)
-            killed = [pid for pid in trial.left() if b"MapWorker" in command(pid)]
+            killed = [pid for pid in trial.left() if b"MapBatches(work)" in command(pid)]
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         assert trial.end(driver)["status"] == "done"
