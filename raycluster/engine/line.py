@@ -1,7 +1,7 @@
 """References or rows become worked rows: the stages of one pool, in one process.
 
-Comes after `plan.py` made the pools; `worker.py` runs a line in an actor, `sandbox.py` in a process that may die.
-Stages are opened when the first row wants them: a corpus without video never loads a video decoder.
+Comes after `plan.py` made the pools; `worker.py` runs a line in a worker of Ray's, `sandbox.py` in a process that may
+die. Stages are opened when the first row wants them: a corpus without video never loads a video decoder.
 """
 
 from __future__ import annotations
