@@ -64,6 +64,7 @@ class Tree:
         finally:
             over.set()
             thread.join()
+            self._weigh()  # a block may be over before the first look
 
     def _scan(self) -> None:
         self._living = descendants(self._others)

@@ -172,6 +172,18 @@ def test_the_dead_and_the_grandchildren_are_counted() -> None:
     assert 80 << 20 < tree.peak_bytes < 300 << 20
 
 
+def test_a_block_that_is_over_at_once_has_its_memory_all_the_same() -> None:
+    tree = _tree.Tree()
+    script = "kept = bytearray(80 << 20); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True) as child:
+        child.stdout.readline()
+        assert tree.cpu_seconds > 0
+        with tree.watched():
+            pass
+        child.communicate("\n")
+    assert tree.peak_bytes > 80 << 20
+
+
 def run(state: str, size: int, wall: float, cpu: float, peak: int = 500) -> dict[str, object]:
     return {"state": state, "size": size, "rows": 2 * size, "wall_s": wall, "cpu_s": cpu, "peak_mib": peak}
 
