@@ -1,6 +1,7 @@
 """Processes that crash, are killed, hang or exit cost the one object they were at, and the code says how."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def children() -> set[int]:
     """Return the processes that this one has started, but for Python's own resource tracker."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        found |= {int(pid) for pid in (task / "children").read_text().split()}
+        with suppress(OSError):  # of a thread that has just ended
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
     return {pid for pid in found if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
