@@ -64,7 +64,7 @@ def messages(plan: Plan, job: Job, progress: Any, share: Share) -> Iterator[dict
     """Work through the plan's objects and yield each message (schema `outlet.MESSAGE`) as it comes.
 
     Pools are actors of Ray Data's, which end with the run. On a Ray of our own the only pool is tasks of Ray's worker
-    processes, which stay: a second run in a program then takes 3.7 CPU-seconds less, for imports and models. Not for
+    processes, which stay: a second run in a program then takes some 4 CPU-seconds less, for imports and models. Not for
     several pools, which would take each other's processes, nor with a GPU, whose memory would stay taken; nor on a
     cluster, whose autoscaler is asked by pending actors.
     """

@@ -117,10 +117,12 @@ def work(unit: pa.Table, *, run_id: str, job: bytes, progress: Any) -> Iterator[
         worker = _Here.worker = Worker(pickle.loads(job), 0, progress)
         if before is not None:
             worker.line.take_over(before.line)
-    yield from worker(unit)
-    _Here.end = threading.Timer(_KEPT_SECONDS, _let_go)
-    _Here.end.daemon = True
-    _Here.end.start()
+    try:
+        yield from worker(unit)
+    finally:  # what has failed is let go as well
+        _Here.end = threading.Timer(_KEPT_SECONDS, _let_go)
+        _Here.end.daemon = True
+        _Here.end.start()
 
 
 def _let_go() -> Worker | None:

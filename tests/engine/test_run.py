@@ -1,7 +1,6 @@
 """Real runs on a real Ray: what is new, changed, vanished, bad, deadly or too much."""
 
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -13,7 +12,6 @@ from ray.data.checkpoint import CheckpointConfig
 
 from raycluster.account.terms import Terms
 from raycluster.declare.workload import Workload, parse_workload
-from raycluster.engine import pipeline
 from raycluster.engine.prepare import prepare
 from raycluster.engine.run import execute
 from raycluster.engine.summary import Summary
@@ -380,39 +378,6 @@ def test_what_is_deleted_while_a_run_has_it_in_hand_does_not_come_back(corpus: P
     assert not found & {"t05.txt", "p1.png"}
     again = run(workload(corpus, text="{chunk: 100}"), lake)
     assert (again.rows, again.skipped, again.objects) == (0, 15, 15)
-
-
-def test_what_a_run_has_loaded_is_there_for_the_next_one_of_its_program(corpus: Path, tmp_path: Path) -> None:
-    def noted(name: str, number: int) -> tuple[list[str], set[str]]:
-        notes = tmp_path / "notes"
-        notes.write_text("")
-        encode = f"[{{use: 'private_stages:Opened', file: '{notes}', number: {number}}}]"
-        assert run(workload(corpus, encode=encode), Lake(str(tmp_path / name))).status == "done"
-        told = [line.split() for line in notes.read_text().splitlines()]
-        return [pid for what, pid in told if what == "opened"], {pid for what, pid in told if what == "worked"}
-
-    opened, worked = noted("first", 1)
-    again, still = noted("second", 1)
-    assert set(opened) == worked
-    assert len(opened) == len(worked)  # once a worker
-    assert worked & still
-    assert set(again) == still - worked
-    other, last = noted("third", 2)  # declared otherwise
-    assert last & (worked | still)
-    assert set(other) == last
-
-
-def test_a_run_beside_another_of_its_program_has_processes_of_its_own(corpus: Path, tmp_path: Path, lake: Lake) -> None:
-    notes = tmp_path / "notes"
-    encode = f"[{{use: 'private_stages:Opened', file: '{notes}'}}]"
-    with pipeline._staying:  # the other's
-        assert run(workload(corpus, encode=encode), lake).status == "done"
-    pids = {line.split()[1] for line in notes.read_text().splitlines()}
-    until = time.monotonic() + 30
-    while (left := [pid for pid in pids if Path("/proc", pid).exists()]) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert pids
-    assert not left
 
 
 def test_a_run_goes_by_the_id_that_was_told_before(corpus: Path, lake: Lake) -> None:

@@ -11,20 +11,35 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from raycluster.engine import worker
+from raycluster.declare.workload import Workload
+from raycluster.engine import pipeline, worker
 from raycluster.engine.line import Job
-from raycluster.engine.prepare import schema_of
+from raycluster.engine.prepare import prepare, schema_of
 from raycluster.engine.progress import Progress
+from raycluster.engine.run import execute
+from raycluster.errors import NotFound
 from raycluster.lake.lake import Lake
 
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(300)]
 
-@pytest.mark.usefixtures("cluster")
+
+def write(corpus: Path) -> None:
+    for index in range(15):
+        (corpus / f"t{index:02d}.txt").write_text(f"word{index} and some more of them, as in every sentence.\n")
+
+
+def status(workload: Workload, folder: Path) -> str:
+    lake = Lake(str(folder))
+    return execute(prepare(workload, lake), lake).status
+
+
 def test_what_nobody_wants_for_a_while_is_let_go(
     job: Any, units: Callable[[Job], pa.Table], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker.hook, "install", lambda: None)  # this process is none of Ray's workers
     (corpus / "a.txt").write_text("good words\n")
     made = job()
+    broken = made  # its sink is nowhere
     made = replace(made, sink=Lake(str(tmp_path)).table("d").create_or_check(schema_of(made.workload), []))
     progress: Any = ray.remote(num_cpus=0)(Progress).remote()
 
@@ -33,13 +48,55 @@ def test_what_nobody_wants_for_a_while_is_let_go(
         assert message.num_rows == 1
         return worker._Here.worker
 
+    def require_let_go() -> None:
+        until = time.monotonic() + 30
+        while worker._Here.worker is not None and time.monotonic() < until:
+            time.sleep(0.02)
+        assert worker._Here.worker is None
+
     kept = work()
     assert kept is not None
     assert work() is kept
     monkeypatch.setattr(worker, "_KEPT_SECONDS", 0.05)
     work()
-    until = time.monotonic() + 30
-    while worker._Here.worker is not None and time.monotonic() < until:
-        time.sleep(0.02)
-    assert worker._Here.worker is None
+    require_let_go()
+    with pytest.raises(NotFound):
+        list(worker.work(units(broken), run_id="run-2", job=cloudpickle.dumps(broken), progress=progress))
+    require_let_go()
     ray.kill(progress)
+
+
+def test_what_a_run_has_loaded_is_there_for_the_next_one_of_its_program(job: Any, corpus: Path, tmp_path: Path) -> None:
+    write(corpus)
+
+    def noted(name: str, number: int) -> tuple[list[str], set[str]]:
+        notes = tmp_path / "notes"
+        notes.write_text("")
+        encode = f"[{{use: 'private_stages:Opened', file: '{notes}', number: {number}}}]"
+        assert status(job(encode=encode).workload, tmp_path / name) == "done"
+        told = [line.split() for line in notes.read_text().splitlines()]
+        return [pid for what, pid in told if what == "opened"], {pid for what, pid in told if what == "worked"}
+
+    opened, worked = noted("first", 1)
+    again, still = noted("second", 1)
+    assert set(opened) == worked
+    assert len(opened) == len(worked)  # once a worker
+    assert worked & still
+    assert set(again) == still - worked
+    other, last = noted("third", 2)  # declared otherwise
+    assert last & (worked | still)
+    assert set(other) == last
+
+
+def test_a_run_beside_another_of_its_program_has_processes_of_its_own(job: Any, corpus: Path, tmp_path: Path) -> None:
+    write(corpus)
+    notes = tmp_path / "notes"
+    encode = f"[{{use: 'private_stages:Opened', file: '{notes}'}}]"
+    with pipeline._staying:  # the other's
+        assert status(job(encode=encode).workload, tmp_path / "lake") == "done"
+    pids = {line.split()[1] for line in notes.read_text().splitlines()}
+    until = time.monotonic() + 30
+    while (left := [pid for pid in pids if Path("/proc", pid).exists()]) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert pids
+    assert not left
