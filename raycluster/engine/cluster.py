@@ -22,6 +22,7 @@ import yaml
 
 from raycluster.account.hook import HOOK, VARIABLE
 from raycluster.account.owners import connecting
+from raycluster.engine.own import adapt, lean
 from raycluster.errors import RayclusterError
 from raycluster.place import Cluster
 from raycluster.units import Resources
@@ -58,14 +59,6 @@ def joins_cluster(address: str | None) -> bool:
     return bool(address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
 
 
-def is_own() -> bool:
-    """Tell whether the Ray that this process works on is its own: one node, nobody else's, which ends with it."""
-    from ray._private import worker
-
-    node: Any = worker._global_node
-    return node is not None and bool(node.head)
-
-
 def connect(address: str | None = None) -> Cluster:
     """Join the cluster at `address` (or RAY_ADDRESS), or start one on this machine; describe its nodes.
 
@@ -92,7 +85,7 @@ def connect(address: str | None = None) -> Cluster:
         try:
             _require_answer(address)
             connecting()
-            with _hushed(), _keeping_signals(), nullcontext() if address else _metering():
+            with _hushed(), _keeping_signals(), nullcontext() if address else _starting():
                 ray.init(**options)
         except Exception as error:  # Ray raises plain ones too, as when a busy machine is slow
             raise _no_cluster(address, error) from error
@@ -101,6 +94,7 @@ def connect(address: str | None = None) -> Cluster:
         atexit.unregister(ray.shutdown)
         atexit.register(ray.shutdown)
     quieten()
+    adapt()
     return describe()
 
 
@@ -159,6 +153,13 @@ def _told(path: Path, _changed: int) -> tuple[Resources, ...]:
         if one.get("resources"):  # the `local` provider's types do not tell their size
             found += [_resources(one["resources"])] * (1 if name == head else one.get("max_workers", 0))
     return tuple(found[: most + 1])
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Let a Ray that starts now be a lean one, which meters its workers."""
+    with lean(), _metering():
+        yield
 
 
 @contextmanager

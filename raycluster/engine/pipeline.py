@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from raycluster.engine.cluster import is_own
 from raycluster.engine.line import Job
+from raycluster.engine.own import QUEUED, is_own
 from raycluster.engine.share import Share
 from raycluster.engine.worker import Worker, work
 from raycluster.errors import InvalidUse
@@ -126,7 +126,8 @@ def _round(
 
     dataset = from_units(units)
     for index, pool in enumerate(pools):
-        size = min(pool.actors, len(units)) if index == 0 else pool.actors
+        most = pool.actors * QUEUED if stays else pool.actors
+        size = min(most, len(units)) if index == 0 else most
         if stays:
             packed: bytes = cloudpickle.dumps(job)  # type: ignore[no-untyped-call]
             told = {"run_id": job.run_id, "job": packed, "progress": progress}

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from raycluster.engine.own import is_own
 
 # A worker speaks at most once in this time; of more than a thousand each speaks more rarely, since the actor takes
 # about 0.3 ms of its core for a message.
@@ -31,6 +35,10 @@ class Progress:
     """The actor: counts starts of work units and adds up what stages did."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, for another run."""
         self.starts: Counter[str] = Counter()
         self.tried: dict[str, Counter[int]] = {}  # unit -> member of it -> how often a sandbox began it
         self.stages: dict[str, Pace] = {}
@@ -70,6 +78,35 @@ class Progress:
     def snapshot(self) -> tuple[dict[str, Pace], int]:
         """Return the stages' paces and the bytes read so far."""
         return self.stages, self.read_bytes
+
+
+# Actors that wait for the next run of this program, each with the Ray that it belongs to.
+_waiting: list[tuple[str, Any]] = []
+
+
+@contextmanager
+def followed() -> Iterator[Any]:
+    """Give a run its actor; on a Ray of our own it stays for the program's next run, which would wait a second."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    context = ray.get_runtime_context()
+    session = context.get_session_name()
+    here: Any = NodeAffinitySchedulingStrategy(context.get_node_id(), soft=False)
+    _waiting[:] = [one for one in _waiting if one[0] == session]  # the others ended with their Ray
+    actor: Any = _waiting.pop()[1] if _waiting else None
+    if actor is None:
+        actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Progress).remote()
+    ended_well = False
+    try:
+        yield actor
+        ended_well = True
+    finally:
+        if ended_well and is_own():
+            actor.forget.remote()
+            _waiting.append((session, actor))
+        else:  # some of its workers may still have something to say; and each would stay as long as the driver
+            ray.kill(actor)
 
 
 class Reporter:

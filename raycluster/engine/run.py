@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from raycluster.account import tracing
 from raycluster.account.log import TOLD, Log
@@ -31,7 +30,7 @@ from raycluster.engine.line import Job
 from raycluster.engine.permit import require_permitted
 from raycluster.engine.pipeline import messages
 from raycluster.engine.prepare import declaration_digest, schema_of
-from raycluster.engine.progress import Pace, Progress
+from raycluster.engine.progress import Pace, followed
 from raycluster.engine.share import Share
 from raycluster.engine.summary import Snapshot, Summary
 from raycluster.errors import OverBudget, RayclusterError, RunFailed
@@ -170,12 +169,9 @@ class _Run:
 
     @contextmanager
     def watched(self, observe: Callable[[Snapshot], None]) -> Iterator[None]:
-        """Start the progress actor, and tell `observe` twice a second what it says."""
+        """Give the workers a progress actor, and tell `observe` twice a second what it says."""
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.progress: Any = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Progress).remote()
         over = threading.Event()
 
         def look() -> None:
@@ -188,14 +184,14 @@ class _Run:
                 self.teller.tell(now.document)
                 observe(now)
 
-        watcher = threading.Thread(target=look, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join(timeout=6)
-            ray.kill(self.progress)  # type: ignore[arg-type]  # else each run of a session leaves a process behind
+        with followed() as self.progress:
+            watcher = threading.Thread(target=look, daemon=True)
+            watcher.start()
+            try:
+                yield
+            finally:
+                over.set()
+                watcher.join(timeout=6)
 
     def fill(self) -> None:
         """Compute the columns that old rows lack, before new rows come that have them already."""

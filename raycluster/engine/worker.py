@@ -57,9 +57,9 @@ class Worker:
             return
         with tracing.span(f"pool {self.pool + 1}", **{"run.id": self.job.run_id, "rows": unit.num_rows}):
             made = self._made(unit, name, begun)
+        self.reporter.flush()
         yield made
         self.progress.finished.remote(name)
-        self.reporter.flush()
 
     def _made(self, unit: pa.Table, name: str, begun: int) -> pa.Table:
         # A unit that was begun before and not finished killed its process: look for the guilty object in a sandbox.
@@ -89,7 +89,8 @@ class Worker:
         import ray
 
         try:
-            return int(ray.get(method.remote(*arguments)))
+            # Not `ray.get`: a task that waits there lends its CPU to the next one, which starts a process of its own.
+            return int(method.remote(*arguments).future().result())
         except ray.exceptions.RayError:
             return 1
 

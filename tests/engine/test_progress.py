@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from raycluster.engine.progress import Pace, Progress, Reporter
+import pytest
+import ray
+
+from raycluster.engine.progress import Pace, Progress, Reporter, followed
 
 
 class Remote:
@@ -33,6 +36,37 @@ def test_starts_are_counted_until_the_unit_is_done() -> None:
     assert (actor.started("a"), actor.trying("a", 0)) == (0, 0)
     assert actor.started("b") == 1
     actor.finished("never begun")
+
+
+def test_another_run_begins_anew() -> None:
+    actor = Progress()
+    actor.hold(True)
+    actor.started("1:a")
+    actor.trying("1:a", 0)
+    actor.report({"image": (1, 0.5)}, 10)
+    actor.forget()
+    assert (actor.started("0:a"), actor.trying("1:a", 0), actor.snapshot()) == (0, 0, ({}, 0))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_stays_for_the_next_run_that_begins_after_a_good_end() -> None:
+    def started(actor: Any) -> int:
+        return int(ray.get(actor.started.remote("0:a")))
+
+    with followed() as first, followed() as beside:
+        assert first != beside
+        assert [started(first), started(first), started(beside)] == [0, 1, 0]
+    with followed() as second:
+        assert second in (first, beside)
+        assert started(second) == 0
+    failing = followed()
+    third = failing.__enter__()
+    assert third == second
+    assert not failing.__exit__(ValueError, ValueError("it ended badly"), None)
+    with followed() as fourth:
+        assert fourth != third
+    with pytest.raises(ray.exceptions.RayActorError):
+        started(third)
 
 
 def test_reports_of_many_workers_add_up() -> None:

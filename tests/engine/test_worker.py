@@ -88,6 +88,17 @@ def test_what_a_run_has_loaded_is_there_for_the_next_one_of_its_program(job: Any
     assert set(other) == last
 
 
+def test_units_that_wait_start_no_processes_of_their_own(job: Any, corpus: Path, tmp_path: Path) -> None:
+    for index in range(200):
+        (corpus / f"t{index:03d}.txt").write_text("Some words, as in every sentence.\n")
+    notes = tmp_path / "notes"
+    encode = f"[{{use: 'private_stages:Opened', file: '{notes}'}}]"
+    assert status(job(encode=encode).workload, tmp_path / "lake") == "done"
+    worked = [line.split()[1] for line in notes.read_text().splitlines() if line.startswith("worked")]
+    assert len(worked) >= 8  # units
+    assert len(set(worked)) <= ray.cluster_resources()["CPU"]
+
+
 def test_a_run_beside_another_of_its_program_has_processes_of_its_own(job: Any, corpus: Path, tmp_path: Path) -> None:
     write(corpus)
     notes = tmp_path / "notes"
