@@ -22,7 +22,7 @@ import yaml
 
 from raycluster.account.hook import HOOK, VARIABLE
 from raycluster.account.owners import connecting
-from raycluster.engine.own import adapt, lean
+from raycluster.engine.own import adapt, lean, settings
 from raycluster.errors import RayclusterError
 from raycluster.place import Cluster
 from raycluster.units import Resources
@@ -81,7 +81,7 @@ def connect(address: str | None = None) -> Cluster:
         if address:
             options["runtime_env"] = {"worker_process_setup_hook": HOOK}  # meters every worker of this job
         else:
-            options |= {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+            options |= settings()
         try:
             _require_answer(address)
             connecting()

@@ -6,6 +6,7 @@ task waits. What is replaced here is the inside of Ray 2.60, which is pinned; `t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -16,9 +17,24 @@ from uuid import uuid4
 # ended, and needs two looks for a task: without one that waits, a worker has nothing to do for 0.2 s after every unit.
 QUEUED = 2
 
+# Workers start when there is work for them, and not to have as many idle ones as cores (0.6 CPU-seconds each). They end
+# when they were idle for so long: until then they are there for the next run, with what they have loaded.
+IDLE_SECONDS = 300.0
+
 # Of ray/_private/node.py. Nobody asks this Ray's dashboard, its autoscaler has nothing to scale, and its log monitor
 # reads for drivers that want their workers' words, which `connect` does not.
 _LEFT_OUT = ("start_api_server", "start_monitor", "start_log_monitor")
+
+
+def settings() -> dict[str, Any]:
+    """Return the options of `ray.init` for such a Ray."""
+    workers = {"num_workers_soft_limit": 0, "idle_worker_killing_time_threshold_ms": round(IDLE_SECONDS * 1000)}
+    return {
+        "address": "local",
+        "num_cpus": len(os.sched_getaffinity(0)),
+        "include_dashboard": False,
+        "_system_config": workers,
+    }
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -22,9 +21,6 @@ from raycluster.engine.outlet import Outlet
 from raycluster.engine.progress import HELD, Reporter
 from raycluster.engine.sandbox import Sandbox
 from raycluster.lake.write import size_bytes
-
-# What the only pool has loaded stays for the next run of its program; after so long without work it is let go.
-_KEPT_SECONDS = 300.0
 
 _log = logging.getLogger(__name__)
 
@@ -96,14 +92,15 @@ class Worker:
 
 
 class _Here:
-    """Of this process: the worker that it is, and when that is let go."""
+    """Of this process: the worker that it is."""
 
     worker: Worker | None = None
-    end = threading.Timer(0, lambda: None)
 
 
 def work(unit: pa.Table, *, run_id: str, job: bytes, progress: Any) -> Iterator[pa.Table]:
     """Work through a unit in a process that stays when its run ends: the next run finds imported what it needs.
+
+    Ray ends it once it has had nothing to do for some minutes (`own.py`).
 
     Args:
         unit: as a `Worker` takes it.
@@ -111,23 +108,11 @@ def work(unit: pa.Table, *, run_id: str, job: bytes, progress: Any) -> Iterator[
         job: pickled, for it is unpacked once a run and not once a unit.
         progress: the run's `Progress` actor.
     """
-    _Here.end.cancel()
     worker = _Here.worker
     if worker is None or worker.job.run_id != run_id:
-        before = _let_go()
-        worker = _Here.worker = Worker(pickle.loads(job), 0, progress)
+        before, worker = worker, Worker(pickle.loads(job), 0, progress)
         if before is not None:
+            before.log.close()
             worker.line.take_over(before.line)
-    try:
-        yield from worker(unit)
-    finally:  # what has failed is let go as well
-        _Here.end = threading.Timer(_KEPT_SECONDS, _let_go)
-        _Here.end.daemon = True
-        _Here.end.start()
-
-
-def _let_go() -> Worker | None:
-    worker, _Here.worker = _Here.worker, None
-    if worker is not None:
-        worker.log.close()
-    return worker
+        _Here.worker = worker
+    yield from worker(unit)

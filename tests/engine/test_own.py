@@ -1,6 +1,7 @@
 """A Ray of our own has no processes that only clusters need, and Ray Data does without its actors there."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -36,6 +37,22 @@ print(json.dumps([own.is_own(), summed, found, ran]))
 """
 
 
+IDLE = """
+import os, time
+from pathlib import Path
+import ray
+from raycluster.engine import own
+own.IDLE_SECONDS = float(os.environ["IDLE"])
+from raycluster.engine.cluster import connect
+connect()
+pid = ray.get(ray.remote(lambda: os.getpid()).remote())
+until = time.monotonic() + 8
+while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+    time.sleep(0.1)
+print(Path(f"/proc/{pid}").exists())
+"""
+
+
 def started(whose: str) -> tuple[bool, int, list[str], str]:
     command = [sys.executable, "-c", SCRIPT, whose, json.dumps(ACTORS)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -64,3 +81,11 @@ def test_ray_data_hears_of_room_for_a_unit_that_waits() -> None:
     told = own._one_node().get_total_resources()
     assert (told.cpu, told.memory) == (2 * there["CPU"], 2 * there["memory"])
     assert told.object_store_memory == there["object_store_memory"]
+
+
+@pytest.mark.parametrize(("seconds", "is_there"), [("1", False), ("60", True)])
+def test_a_worker_ends_when_it_was_idle_for_long_and_not_before(seconds: str, is_there: bool) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", IDLE], capture_output=True, text=True, timeout=120, env={**os.environ, "IDLE": seconds}
+    )
+    assert ended.stdout.splitlines()[-1:] == [str(is_there)], ended.stderr
