@@ -80,8 +80,8 @@ class Progress:
         return self.stages, self.read_bytes
 
 
-# Actors that wait for the next run of this program, each with the Ray that it belongs to.
-_waiting: list[tuple[str, Any]] = []
+# Actors that wait for the next run of this program, by the Ray that they belong to.
+_waiting: dict[str, list[Any]] = {}
 
 
 @contextmanager
@@ -91,11 +91,11 @@ def followed() -> Iterator[Any]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     context = ray.get_runtime_context()
-    session = context.get_session_name()
-    here: Any = NodeAffinitySchedulingStrategy(context.get_node_id(), soft=False)
-    _waiting[:] = [one for one in _waiting if one[0] == session]  # the others ended with their Ray
-    actor: Any = _waiting.pop()[1] if _waiting else None
-    if actor is None:
+    waiting = _waiting.setdefault(context.get_session_name(), [])
+    try:
+        actor = waiting.pop()
+    except IndexError:
+        here: Any = NodeAffinitySchedulingStrategy(context.get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Progress).remote()
     ended_well = False
     try:
@@ -104,7 +104,7 @@ def followed() -> Iterator[Any]:
     finally:
         if ended_well and is_own():
             actor.forget.remote()
-            _waiting.append((session, actor))
+            waiting.append(actor)
         else:  # some of its workers may still have something to say; and each would stay as long as the driver
             ray.kill(actor)
 
