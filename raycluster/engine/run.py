@@ -113,7 +113,10 @@ def _explained() -> Iterator[None]:
         if cause is not None:
             raise cause from None
         last = str(error).strip().splitlines()[-1]
-        raise RunFailed(f"a worker failed: {last}", fix="run it again; what was finished is kept") from error
+        fix = "run it again; what was finished is kept"
+        if last.startswith("ModuleNotFoundError"):  # as of a private stage, which this process has found
+            fix = "workers must find it too: install it on every node, set PYTHONPATH there, or send the run as a job"
+        raise RunFailed(f"a worker failed: {last}", fix=fix) from error
 
 
 class _Run:

@@ -275,6 +275,16 @@ def test_on_bad_fail_names_the_object(corpus: Path, lake: Lake) -> None:
     assert lake.table("d").live() is None
 
 
+def test_a_stage_that_only_this_process_can_import_is_said_with_what_to_do(
+    corpus: Path, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("from private_stages import Marking\nclass Mine(Marking): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RunFailed, match="No module named 'only_here'") as caught:
+        run(workload(corpus, encode="[{use: 'only_here:Mine'}]"), lake)
+    assert "PYTHONPATH" in caught.value.fix
+
+
 def test_on_bad_drop_records_nothing_but_the_count(corpus: Path, lake: Lake) -> None:
     (corpus / "bad.png").write_bytes(b"")
     summary = run(workload(corpus, check="{on_bad: drop}"), lake)
