@@ -1,6 +1,7 @@
 """Private stages, as a user's own package would hold them: encoders that fail in every way a real one can."""
 
 import ctypes
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Opened(Marking):
         return mark
 
     def note(self, what):
+        logging.getLogger(__name__).warning(what)
         with open(self.file, "a") as notes:
             notes.write(f"{what} {os.getpid()}\n")
 

@@ -39,7 +39,7 @@ def settings() -> dict[str, Any]:
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """Let `ray.init` start only what works: 2.5 CPU-seconds less, and two seconds sooner on two cores."""
+    """Let `ray.init` start only what works: 2.5 CPU-seconds less, and a second sooner on two cores."""
     from ray._private.node import Node
 
     kept = {name: getattr(Node, name) for name in _LEFT_OUT}
@@ -71,7 +71,6 @@ def adapt() -> None:
     from ray.data._internal.stats import _StatsManager as Stats
 
     executor: Any = streaming_executor
-
     for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
         setattr(Stats, name, staticmethod(_elsewhere(getattr(Stats, name), lambda *_, **__: None)))
     numbered = _elsewhere(Stats.gen_dataset_id_from_stats_actor, lambda: uuid4().hex)

@@ -110,9 +110,10 @@ def work(unit: pa.Table, *, run_id: str, job: bytes, progress: Any) -> Iterator[
     """
     worker = _Here.worker
     if worker is None or worker.job.run_id != run_id:
-        before, worker = worker, Worker(pickle.loads(job), 0, progress)
+        if worker is not None:
+            worker.log.close()  # first: two that are open undo each other's settings
+        before, _Here.worker = worker, None
+        worker = _Here.worker = Worker(pickle.loads(job), 0, progress)
         if before is not None:
-            before.log.close()
             worker.line.take_over(before.line)
-        _Here.worker = worker
     yield from worker(unit)

@@ -11,11 +11,11 @@ import ray
 from raycluster.engine import own
 
 ACTORS = {"datasets_stats_actor": "_dataset_stats_actor", "AutoscalingCoordinator": "AutoscalingCoordinator"}
-LEFT_OUT = ("dashboard.py", "monitor.py", "log_monitor.py")
+LEFT_OUT = ("/dashboard.py", "/monitor.py", "/log_monitor.py")
 SCRIPT = """
 import json, sys
 from pathlib import Path
-import ray
+import psutil, ray
 if sys.argv[1] == "theirs":
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 from raycluster.engine import own
@@ -31,7 +31,7 @@ for name, space in json.loads(sys.argv[2]).items():
     except ValueError:
         pass
 session = Path(ray._private.worker._global_node.get_session_dir_path()).name
-lines = (path.read_bytes().decode() for path in Path("/proc").glob("[0-9]*/cmdline"))
+lines = (" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"]))
 ran = [line for line in lines if session in line]
 print(json.dumps([own.is_own(), summed, found, ran]))
 """
